@@ -1,0 +1,7 @@
+"""Projectors: from an input batch to the drive of a graph."""
+
+from lmn_graph.projectors.base import PROJECTORS, Projector
+from lmn_graph.projectors.cp_tensor import CPTensor
+from lmn_graph.projectors.linear import Linear
+
+__all__ = ["PROJECTORS", "CPTensor", "Linear", "Projector"]

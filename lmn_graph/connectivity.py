@@ -1,0 +1,156 @@
+"""A graph, validated once, as the sorted index buffers that every rule and every sum over neighbours shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+_LIMIT = 2**31 - 1
+_EDGE_FIELDS = ("edge_weight", "edge_attr", "edge_type")
+
+
+class Connectivity(nn.Module):
+    r"""Compressed rows of the adjacency :math:`A_{ij}` (edge :math:`j \to i`) and of its transpose.
+
+    Edges are sorted by target, then by source; input in another order is permuted once, and ``edge_weight``, ``edge_attr``
+    and ``edge_type`` with it. Every ``[E]`` tensor of the library is in that order. Parallel edges stay parallel: each keeps
+    a weight of its own and their contributions add up. Self-loops, isolated nodes and graphs without edges are valid.
+
+    Attributes:
+        edge_index: int64 ``[2, E]``, row 0 the source, row 1 the target.
+        rowptr, col: int32 ``[N + 1]``, ``[E]``: the incoming edges of every node and their sources.
+        rowptr_t, col_t, perm_t: the same for outgoing edges; ``values_t = values[perm_t]``.
+        permutation: int64 ``[E]`` that sorted the input, or None where it was sorted.
+        edge_weight, edge_attr, edge_type, pos: the graph's fields in this order, or None.
+        shape: the sides of a lattice, or None.
+
+    Args:
+        data: a PyG ``Data`` with ``edge_index`` and at least one node.
+
+    Raises:
+        ValueError: if the graph has no node, indices are out of range or not integers, or a field has another length.
+    """
+
+    edge_index: Tensor
+    rowptr: Tensor
+    col: Tensor
+    rowptr_t: Tensor
+    col_t: Tensor
+    perm_t: Tensor
+    permutation: Tensor | None
+    edge_weight: Tensor | None
+    edge_attr: Tensor | None
+    edge_type: Tensor | None
+    pos: Tensor | None
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        edge_index, num_nodes = _validated(data)
+        self.num_nodes = num_nodes
+        self.num_edges = edge_index.size(1)
+        self.name: str = data["name"] if "name" in data else "graph"
+        self.shape: tuple[int, ...] | None = _shape(data, num_nodes)
+
+        key = edge_index[1] * num_nodes + edge_index[0]
+        order = None if bool((key[1:] >= key[:-1]).all()) else torch.argsort(key, stable=True)
+        del key
+        if order is not None:
+            edge_index = edge_index[:, order]
+        source, target = edge_index
+        perm_t = torch.argsort(source, stable=True)
+        buffers: dict[str, Tensor | None] = {
+            "edge_index": edge_index.contiguous(),
+            "permutation": order,
+            "rowptr": _pointers(target, num_nodes),
+            "col": source.int(),
+            "rowptr_t": _pointers(source, num_nodes),
+            "col_t": target[perm_t].int(),
+            "perm_t": perm_t.int(),
+            "pos": data["pos"] if "pos" in data else None,
+        }
+        for field in _EDGE_FIELDS:
+            value = _edge_field(data, field, self.num_edges)
+            buffers[field] = value if value is None or order is None else value[order]
+        for field, value in buffers.items():
+            self.register_buffer(field, value, persistent=False)
+
+    def in_degree(self) -> Tensor:
+        """Number of incoming edges of every node, int32 ``[N]``."""
+        return self.rowptr.diff()
+
+    def out_degree(self) -> Tensor:
+        """Number of outgoing edges of every node, int32 ``[N]``."""
+        return self.rowptr_t.diff()
+
+    def is_acyclic(self) -> bool:
+        """True where no directed cycle (a self-loop is one) exists."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
+        if bool((self.edge_index[0] == self.edge_index[1]).any()):
+            return False
+        ones = torch.ones(self.num_edges, dtype=torch.int8).numpy()
+        matrix = csr_array((ones, self.col.cpu().numpy(), self.rowptr.cpu().numpy()), shape=(self.num_nodes, self.num_nodes))
+        components, _ = connected_components(matrix, directed=True, connection="strong")
+        return int(components) == self.num_nodes
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, num_nodes={self.num_nodes}, num_edges={self.num_edges}"
+
+
+def _validated(data: Any) -> tuple[Tensor, int]:
+    if not isinstance(data, Data):
+        raise ValueError(f"topology must be a torch_geometric.data.Data, got {type(data).__name__}")
+    edge_index = data["edge_index"] if "edge_index" in data else None
+    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
+        got = tuple(edge_index.shape) if isinstance(edge_index, Tensor) else edge_index
+        raise ValueError(f"topology.edge_index must be a tensor [2, E], got {got}")
+    if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
+        raise ValueError(f"topology.edge_index must hold integers, got {edge_index.dtype}")
+    edge_index = edge_index.as_subclass(Tensor).long()
+    num_nodes = data.num_nodes
+    if not num_nodes or num_nodes < 1:
+        raise ValueError(f"topology must have at least one node, got num_nodes={num_nodes}")
+    if num_nodes > _LIMIT or edge_index.size(1) > _LIMIT:
+        raise ValueError(f"topology must have fewer than 2**31 nodes and edges, got {num_nodes} and {edge_index.size(1)}")
+    if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= num_nodes):
+        raise ValueError(
+            f"topology.edge_index must hold node ids in [0, {num_nodes}), got {int(edge_index.min())} to {int(edge_index.max())}"
+        )
+    return edge_index, int(num_nodes)
+
+
+def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
+    value = data[field] if field in data else None
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or value.dim() < 1 or value.size(0) != num_edges:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"topology.{field} must be a tensor with one entry per edge ({num_edges}), got {got}")
+    if field == "edge_weight":
+        if value.dim() != 1:
+            raise ValueError(f"topology.edge_weight must have shape [{num_edges}], got {tuple(value.shape)}")
+        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        if not bool(value.isfinite().all()):
+            raise ValueError("topology.edge_weight must be finite, got NaN or infinity")
+    return value.detach()
+
+
+def _shape(data: Data, num_nodes: int) -> tuple[int, ...] | None:
+    if "shape" not in data or data["shape"] is None:
+        return None
+    shape = tuple(int(side) for side in data["shape"])
+    product = 1
+    for side in shape:
+        product *= side
+    if product != num_nodes:
+        raise ValueError(f"topology.shape must multiply to num_nodes={num_nodes}, got {shape}")
+    return shape
+
+
+def _pointers(index: Tensor, num_nodes: int) -> Tensor:
+    counts = torch.bincount(index, minlength=num_nodes)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()

@@ -1,0 +1,103 @@
+"""A projector, a rule on a graph, a number of steps and a readout, as one module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from lmn_graph.projectors.base import Projector
+from lmn_graph.readouts.base import Readout
+from lmn_graph.rollout import Trajectory, rollout
+from lmn_graph.rules.base import State, UpdateRule
+from topologies import _checks
+
+
+class Output(NamedTuple):
+    """What a machine returns: the prediction [B, out_features], the trajectory, and the final state (node-major)."""
+
+    prediction: Tensor
+    trajectory: Trajectory
+    state: State
+
+
+class LatticeMachine(nn.Module):
+    r"""prediction = readout(rollout(rule on topology, drive = projector(x), T steps)).
+
+    Args:
+        topology: the graph; the rule must be bound to it, the projector and the readout made for as many nodes.
+        projector: input to drive.
+        rule: the update rule.
+        readout: history to prediction.
+        steps: T >= 1.
+        inject: the drive enters at "every" step, at the "first" only, or is the initial "state" (the first field of the state).
+        truncate, checkpoint: see :func:`lmn_graph.rollout.rollout`.
+
+    Raises:
+        ValueError: if the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        topology: Data,
+        projector: Projector,
+        rule: UpdateRule,
+        readout: Readout,
+        *,
+        steps: int,
+        inject: Literal["every", "first", "state"] = "every",
+        truncate: int | None = None,
+        checkpoint: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(rule, UpdateRule):
+            raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
+        self.topology = topology
+        self.projector = projector
+        self.rule = rule
+        self.readout = readout
+        self.steps = _checks.integer("steps", steps, minimum=1)
+        self.inject = _checks.choice("inject", inject, ("every", "first", "state"))
+        self.truncate = truncate
+        self.checkpoint = checkpoint
+        for name, part in (("projector", projector), ("rule", rule), ("readout", readout)):
+            if getattr(part, "num_nodes", topology.num_nodes) != topology.num_nodes:
+                raise ValueError(f"{name} must be made for the topology's {topology.num_nodes} nodes, got {part.num_nodes}")
+            if getattr(part, "channels", rule.channels) != rule.channels:
+                raise ValueError(f"{name}.channels must be the rule's {rule.channels}, got {part.channels}")
+        if getattr(readout, "steps", self.steps) != self.steps:
+            raise ValueError(f"readout.steps must be the machine's {self.steps}, got {readout.steps}")
+
+    def drive(self, x: Tensor) -> Tensor:
+        """The drive of an input batch, batch-first."""
+        return self.projector(x)
+
+    def forward(self, x: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Output:
+        """Predict for a batch; pass the returned state back in to carry a stream on."""
+        trajectory = self.run(self.drive(x), state, record=record)
+        return Output(self.readout(trajectory.activity), trajectory, trajectory.state)
+
+    def run(self, drive: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Trajectory:
+        """The rollout of a given drive."""
+        options: dict[str, Any] = {"steps": self.steps, "record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
+        if self.inject != "state":
+            return rollout(self.rule, drive, state=state, inject=self.inject, **options)
+        if state is None:
+            initial = self.rule.initial_state(drive.size(0))
+            state = type(initial)(drive.transpose(0, 1).contiguous(), *(field.to(drive.dtype) for field in initial[1:]))
+        return rollout(self.rule, None, state=state, **options)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:
+        """Predictions of any number of samples, in evaluation mode, ``batch_size`` at a time."""
+        was_training = self.training
+        self.eval()
+        try:
+            return torch.cat([self(part).prediction for part in x.split(batch_size)])
+        finally:
+            self.train(was_training)
+
+    def extra_repr(self) -> str:
+        return f"topology={self.topology['name'] if 'name' in self.topology else 'graph'}, steps={self.steps}, inject={self.inject!r}"

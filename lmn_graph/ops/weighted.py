@@ -1,0 +1,171 @@
+"""The linear sum over neighbours, with one gradient product per rollout for the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops import _kernels
+from lmn_graph.ops._kernels import Pattern
+
+_FLUSH_COLUMNS = 256  # columns collected before one sampled product: wide enough to amortise it, small enough to stay in cache
+
+
+class EdgeWeight:
+    """Edge weights made ready for many sums: the transposed copy, and one place where their gradient is collected.
+
+    A rollout multiplies by the same weights T times. Prepared once, the transposed values are gathered once, and in the
+    backward pass the factors (g, x) of the weight gradient are collected over the steps and multiplied a few hundred columns at
+    a time, instead of once a step. Values and gradients, second ones included, are those of :func:`weighted_sum` on the tensor.
+
+    Args:
+        connectivity: the graph.
+        weight: ``[E]``, fixed or requiring a gradient.
+    """
+
+    def __init__(self, connectivity: Connectivity, weight: Tensor) -> None:
+        _check_weight(connectivity, weight)
+        self.value = weight
+        self.pattern = Pattern.of(connectivity)
+        self.transposed: Tensor | None = None
+        self.tape = _Tape(self.pattern)
+        self.token: Tensor = _Token.apply(weight, self.tape) if weight.requires_grad else weight.new_zeros(())
+
+    def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
+        """A x or Aᵀ x without a graph; x ``[N, B]``."""
+        pattern, values = self.pattern, self.value.detach()
+        if not transpose:
+            return _kernels.multiply(pattern.rowptr, pattern.col, values, x)
+        if self.transposed is None:
+            self.transposed = values.index_select(0, pattern.perm_t)
+        return _kernels.multiply(pattern.rowptr_t, pattern.col_t, self.transposed, x)
+
+
+class _Tape:
+    """The factors of the weight gradient that one backward pass has produced so far."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
+        self.task = -1
+        self.reset()
+
+    def reset(self) -> None:
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.columns = 0
+        self.total: Tensor | None = None
+
+    def add(self, g: Tensor, x: Tensor) -> None:
+        # A pass that asked for other gradients only leaves factors behind: they must not leak into the next pass.
+        task = torch._C._current_graph_task_id()
+        if task != self.task:
+            self.reset()
+            self.task = task
+        self.pending.append((g, x))
+        self.columns += g.size(1)
+        if self.columns >= _FLUSH_COLUMNS and not torch.is_grad_enabled():
+            self.flush()
+
+    def flush(self) -> None:
+        gs, xs = zip(*self.pending)
+        g, x = (gs[0], xs[0]) if len(gs) == 1 else (torch.cat(gs, 1), torch.cat(xs, 1))
+        self.total = _kernels.sample(self.pattern.rowptr, self.pattern.col, g, x, self.total)
+        self.pending, self.columns = [], 0
+
+    def gradient(self) -> Tensor | None:
+        if torch.is_grad_enabled():  # the gradient itself will be differentiated: registered products, step by step
+            products = [_kernels.sddmm(*self.pattern, g.contiguous(), x) for g, x in self.pending]
+            total = torch.stack(products).sum(0) if products else None
+        else:
+            if self.pending:
+                self.flush()
+            total = self.total
+        self.reset()
+        return total
+
+
+class _Token(torch.autograd.Function):
+    """A zero that stands for the weights: autograd calls its backward after that of every step that used it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, tape: _Tape) -> Tensor:
+        ctx.tape = tape
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Any, ...]:
+        return ctx.tape.gradient(), None
+
+
+class _Sum(torch.autograd.Function):
+    """y = A(w) x with w prepared."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, token: Tensor, prepared: EdgeWeight) -> Tensor:
+        ctx.prepared = prepared
+        ctx.save_for_backward(x, weight)
+        return prepared.multiply(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, weight = ctx.saved_tensors
+        prepared: EdgeWeight = ctx.prepared
+        g = grads[0].contiguous()
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            if torch.is_grad_enabled():
+                grad_x = _kernels.spmm(*prepared.pattern, weight, g, True)
+            else:
+                grad_x = prepared.multiply(g, transpose=True)
+        if not ctx.needs_input_grad[2]:
+            return grad_x, None, None, None
+        prepared.tape.add(g, x)
+        return grad_x, None, prepared.token.new_zeros(()), None
+
+
+def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWeight) -> Tensor:
+    r"""The weighted sum over incoming edges :math:`y_i = \sum_{j \to i} w_{ij}\, x_j`.
+
+    Cost per step: one sparse product of E·B multiply-adds; memory O(N·B + E). Neither a dense N×N matrix nor an ``[E, B]``
+    tensor exists at any time, forward or backward; gradients of every order are again sparse products. In float16 and bfloat16,
+    which have no sparse kernels, the product is computed in float32 and rounded once.
+
+    Args:
+        connectivity: the graph, N nodes and E edges.
+        x: the state, ``[N, B]`` or ``[N, B, C]``, node-major.
+        weight: ``[E]`` in the order of ``connectivity.edge_index``, or the :class:`EdgeWeight` made of it for many steps.
+
+    Returns:
+        Tensor with the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: if the shape of ``x`` or ``weight`` does not fit the graph, or one is not of floating point.
+    """
+    value = weight.value if isinstance(weight, EdgeWeight) else weight
+    _check_state(connectivity, x)
+    if not isinstance(weight, EdgeWeight):
+        _check_weight(connectivity, weight)
+    flat = x.reshape(x.size(0), -1)
+    common = torch.promote_types(x.dtype, value.dtype)
+    if common in (torch.float16, torch.bfloat16):
+        common = torch.float32
+    if isinstance(weight, EdgeWeight) and value.dtype == common and not torch.compiler.is_compiling():
+        y = _Sum.apply(flat.to(common), value, weight.token, weight)
+    else:
+        y = _kernels.spmm(*Pattern.of(connectivity), value.to(common), flat.to(common), False)
+    return y.to(x.dtype).view(x.shape)
+
+
+def _check_state(connectivity: Connectivity, x: Tensor) -> None:
+    if x.dim() not in (2, 3) or x.size(0) != connectivity.num_nodes or not x.is_floating_point():
+        raise ValueError(
+            f"x must be a floating-point tensor [N, B] or [N, B, C] with N = {connectivity.num_nodes}, got {x.dtype} {tuple(x.shape)}"
+        )
+
+
+def _check_weight(connectivity: Connectivity, weight: Tensor) -> None:
+    if not isinstance(weight, Tensor) or weight.shape != (connectivity.num_edges,) or not weight.is_floating_point():
+        got = f"{weight.dtype} {tuple(weight.shape)}" if isinstance(weight, Tensor) else repr(weight)
+        raise ValueError(f"weight must be a floating-point tensor [{connectivity.num_edges}], got {got}")

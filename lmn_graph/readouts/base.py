@@ -1,0 +1,47 @@
+"""What every readout shares: from the history of a graph to a prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from lmn_graph.registry import Registry
+from topologies import _checks
+
+
+class Readout(nn.Module):
+    """Maps an activity ``[B, T, N]`` (``[B, T, N, C]`` with channels) to a prediction ``[B, out_features]``.
+
+    Args:
+        topology: the graph that was run.
+        out_features: number of classes or of regression targets.
+        steps: T, the number of steps of the history.
+        channels: None for scalar cells, else C.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+
+    def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None) -> None:
+        super().__init__()
+        self.num_nodes = _checks.integer("topology.num_nodes", topology.num_nodes, minimum=1)
+        self.out_features = _checks.integer("out_features", out_features, minimum=1)
+        self.steps = _checks.integer("steps", steps, minimum=1)
+        self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
+
+    def forward(self, activity: Tensor) -> Tensor:
+        """Check the history and :meth:`read` it."""
+        tail = (self.steps, self.num_nodes) if self.channels is None else (self.steps, self.num_nodes, self.channels)
+        if not isinstance(activity, Tensor) or tuple(activity.shape[1:]) != tail:
+            got = tuple(activity.shape) if isinstance(activity, Tensor) else type(activity).__name__
+            raise ValueError(f"activity must have shape [B, {', '.join(map(str, tail))}], got {got}")
+        return self.read(activity)
+
+    @abstractmethod
+    def read(self, activity: Tensor) -> Tensor:
+        """The prediction for a checked history."""
+
+
+READOUTS: Registry[type[Readout]] = Registry("readout", Readout)

@@ -1,0 +1,93 @@
+"""Factor matrices contract every lattice axis; a transformer reads the resulting series."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from lmn_graph.readouts.base import READOUTS, Readout
+from topologies import _checks
+
+
+@READOUTS.register
+class Holographic(Readout):
+    r"""Contracts the history to a short series and reads it with a transformer over time,
+
+    .. math:: h_{tr} = \sum_{n_1 \dots n_d} activity_{t, n_1 \dots n_d} \prod_a f^{(a)}_{n_a r},
+              \quad prediction = W\, \mathrm{mean}_t\, \mathrm{Transformer}(h + position) + b.
+
+    With C channels each has factors of its own and h has C·R features. A graph without lattice shape gets learned node factors
+    [N, R].
+
+    Args:
+        topology: the graph that was run.
+        out_features: number of classes or of regression targets.
+        steps: T.
+        rank: R >= 1, the number of features per step.
+        layers: transformer layers >= 0; 0 leaves the normalised mean over time.
+        heads: attention heads; must divide R (times C).
+        dropout: dropout inside the transformer.
+        channels: None for scalar cells, else C.
+
+    Source: the holographic readout of the Lattice Machine Networks repository; Vaswani et al. 2017 for the transformer.
+    """
+
+    def __init__(
+        self,
+        topology: Data,
+        out_features: int,
+        steps: int,
+        *,
+        rank: int = 64,
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.0,
+        channels: int | None = None,
+    ) -> None:
+        super().__init__(topology, out_features, steps, channels=channels)
+        self.rank = _checks.integer("rank", rank, minimum=1)
+        width = self.rank * (self.channels or 1)
+        if width % _checks.integer("heads", heads, minimum=1):
+            raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
+        dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
+        shape = topology["shape"] if "shape" in topology else None
+        sides = (self.num_nodes,) if shape is None else tuple(shape)
+        self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
+        self.norm = nn.LayerNorm(width)
+        self.position = nn.Parameter(torch.empty(self.steps, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, dropout, batch_first=True, norm_first=True)
+            for _ in range(_checks.integer("layers", layers, minimum=0))
+        )
+        self.linear = nn.Linear(width, self.out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw factors whose product over the axes has unit variance per node, and small positions."""
+        for factor in self.factors:
+            nn.init.normal_(factor)
+        nn.init.normal_(self.position, std=0.02)
+
+    def node_factors(self) -> Tensor:
+        """The product of the factors over the axes, [N, R·C], scaled by N^-1/2."""
+        product = self.factors[0]
+        for factor in list(self.factors)[1:]:
+            product = (product.unsqueeze(1) * factor).flatten(0, 1)
+        return product / math.sqrt(self.num_nodes)
+
+    def read(self, activity: Tensor) -> Tensor:
+        factors = self.node_factors()
+        if self.channels is None:
+            series = activity @ factors
+        else:
+            series = torch.einsum("btnc,ncr->btcr", activity, factors.unflatten(1, (self.channels, self.rank))).flatten(2)
+        series = self.norm(series) + self.position
+        for layer in self.layers:
+            series = layer(series)
+        return self.linear(series.mean(1))
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}"

@@ -1,0 +1,34 @@
+"""A linear map of the mean activity."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from lmn_graph.readouts.base import READOUTS, Readout
+from topologies import _checks
+
+
+@READOUTS.register
+class Rate(Readout):
+    r"""prediction = W · mean_{t > skip} activity_t + b.
+
+    Args:
+        topology: the graph that was run.
+        out_features: number of classes or of regression targets.
+        steps: T.
+        channels: None for scalar cells, else C.
+        skip: steps left out at the start, 0 <= skip < T.
+        dropout: probability of leaving out a node while training.
+    """
+
+    def __init__(
+        self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, skip: int = 0, dropout: float = 0.0
+    ) -> None:
+        super().__init__(topology, out_features, steps, channels=channels)
+        self.skip = _checks.integer("skip", skip, minimum=0, maximum=self.steps - 1)
+        self.dropout = nn.Dropout(_checks.number("dropout", dropout, minimum=0.0, maximum=1.0))
+        self.linear = nn.Linear(self.num_nodes * (self.channels or 1), self.out_features)
+
+    def read(self, activity: Tensor) -> Tensor:
+        return self.linear(self.dropout(activity[:, self.skip :].mean(1).flatten(1)))

@@ -1,0 +1,157 @@
+"""What every update rule shares: it is bound to a graph, its state is a value, and one step is a pure function."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.nn import MessagePassing
+
+from lmn_graph import ops
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.registry import Registry
+from topologies import _checks
+
+State = Any  # a NamedTuple of tensors [N, B] or [N, B, C], its fields named by the rule
+
+_PROPERTIES = {
+    "acyclic": Connectivity.is_acyclic,
+    "sinks": lambda graph: bool((graph.out_degree() == 0).any()),
+    "lattice": lambda graph: graph.shape is not None,
+}
+
+
+class UpdateRule(MessagePassing):
+    r"""One synchronous step of every node of a graph, :math:`(state_t, drive_t) \mapsto (state_{t+1}, activity_t)`.
+
+    A subclass defines :meth:`initial_state`, :meth:`prepare` and :meth:`step`. Inside a rule everything is node-major: a state
+    field, the drive and the activity are ``[N, B]``, or ``[N, B, C]`` where ``channels = C``.
+
+    Attributes:
+        channels: None for scalar cells, else the number of channels C of every cell.
+        requires: properties that the graph must have, of "acyclic", "sinks", "lattice".
+        spiking: whether the activity is made of zeros and ones, and :meth:`flip` exists.
+        reference: if True, sums over neighbours go through PyG's ``propagate`` even where a faster equal path exists.
+
+    Args:
+        topology: the graph, as PyG ``Data`` or as a ``Connectivity`` to share.
+
+    Raises:
+        ValueError: if the graph is not valid or lacks a required property, which is named.
+    """
+
+    channels: int | None = None
+    requires: ClassVar[frozenset[str]] = frozenset()
+    spiking: ClassVar[bool] = False
+
+    def __init__(self, topology: Data | Connectivity) -> None:
+        super().__init__(aggr="sum", node_dim=0)
+        self.connectivity = topology if isinstance(topology, Connectivity) else Connectivity(topology)
+        self.reference = False
+        self._check_requirements(self.connectivity)
+
+    @property
+    def num_nodes(self) -> int:
+        """N, the number of nodes of the bound graph."""
+        return self.connectivity.num_nodes
+
+    @property
+    def shared(self) -> bool:
+        """Whether no parameter belongs to a particular node or edge, so that the rule also takes another graph at the call."""
+        return False
+
+    @abstractmethod
+    def initial_state(self, batch_size: int, *, graph: Connectivity | None = None) -> State:
+        """The state before the first step: a NamedTuple of tensors [N, B(, C)]."""
+
+    @abstractmethod
+    def prepare(self, context: Tensor | None = None, graph: Data | Connectivity | None = None) -> Any:
+        """What stays the same over a rollout: bounded parameters, prepared weights. Called once per rollout."""
+
+    @abstractmethod
+    def step(self, p: Any, state: State, drive: Tensor | None) -> tuple[State, Tensor]:
+        """One step, pure: the next state and the activity, for what :meth:`prepare` returned."""
+
+    def forward(
+        self, state: State, drive: Tensor | None = None, *, context: Tensor | None = None, graph: Data | Connectivity | None = None
+    ) -> tuple[State, Tensor]:
+        """:meth:`prepare` and one :meth:`step`."""
+        return self.step(self.prepare(context, graph), state, drive)
+
+    def flip(self, p: Any, state: State, node: Tensor) -> State:
+        """The state in which the next spike of ``node[b]`` in sample b is flipped; spiking rules define it."""
+        raise ValueError(f"{type(self).__name__} does not spike: there is no spike to flip")
+
+    def resolve(self, graph: Data | Connectivity | None) -> Connectivity:
+        """The graph of a call: the bound one, or ``graph`` if every parameter is shared."""
+        if graph is None or graph is self.connectivity:
+            return self.connectivity
+        if not self.shared:
+            raise ValueError(
+                f"graph must be None: this {type(self).__name__} has parameters of the nodes or edges of {self.connectivity.name!r}"
+            )
+        found = graph if isinstance(graph, Connectivity) else Connectivity(graph).to(self.connectivity.rowptr.device)
+        self._check_requirements(found)
+        return found
+
+    def weighted_sum(self, connectivity: Connectivity, x: Tensor, weight: ops.EdgeWeight) -> Tensor:
+        """Σ_j w_ij x_j: the sparse product, or ``propagate`` where somebody asked to see the messages."""
+        if self.reference or self._messages_are_watched():
+            size = (connectivity.num_nodes, connectivity.num_nodes)
+            return self.propagate(connectivity.edge_index, x=x, weight=weight.value, size=size)
+        return ops.weighted_sum(connectivity, x, weight)
+
+    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        """w_ij x_j for every edge: the reference of the sparse product."""
+        return weight.view(-1, *[1] * (x_j.dim() - 1)) * x_j
+
+    def _messages_are_watched(self) -> bool:
+        hooks = (
+            self._propagate_forward_pre_hooks,
+            self._propagate_forward_hooks,
+            self._message_forward_pre_hooks,
+            self._message_forward_hooks,
+            self._aggregate_forward_pre_hooks,
+            self._aggregate_forward_hooks,
+        )
+        return bool(self.explain) or self.decomposed_layers > 1 or any(hooks)
+
+    def _check_requirements(self, connectivity: Connectivity) -> None:
+        for name in sorted(self.requires):
+            if not _PROPERTIES[name](connectivity):
+                raise ValueError(f"topology must have the property {name!r} that {type(self).__name__} requires: {connectivity} has not")
+
+
+RULES: Registry[type[UpdateRule]] = Registry("rule", UpdateRule)
+
+
+class Weights(NamedTuple):
+    """How a rule was given its edge weights; see :func:`edge_weights`."""
+
+    value: torch.nn.Parameter | Tensor | None
+    gain: float
+
+
+def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, learn: bool, default: Tensor) -> Weights:
+    """The initial edge weights of a rule.
+
+    ``weight`` None takes the graph's ``edge_weight``, or ``default`` where it has none; a tensor [E] (in the order of the
+    connectivity) is taken as it is; a number is a gain on the graph's ``edge_weight`` (1 where it has none). A number that is
+    not learned stays a number, so that it fits any graph.
+    """
+    _checks.flag("learn_weight", learn)
+    if isinstance(weight, Tensor):
+        if weight.shape != (connectivity.num_edges,) or not weight.is_floating_point() or not bool(weight.isfinite().all()):
+            raise ValueError(f"weight must be a finite floating-point tensor [{connectivity.num_edges}], got {weight.dtype} {tuple(weight.shape)}")
+        value = weight.detach().clone()
+    elif weight is None:
+        value = default if connectivity.edge_weight is None else connectivity.edge_weight.to(default.dtype, copy=True)
+    else:
+        gain = _checks.number("weight", weight)
+        if not learn:
+            return Weights(None, gain)
+        value = gain * (torch.ones_like(default) if connectivity.edge_weight is None else connectivity.edge_weight.to(default.dtype))
+    return Weights(torch.nn.Parameter(value) if learn else value, 1.0)
