@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 _LIMIT = 2**31 - 1
@@ -97,6 +99,16 @@ class Connectivity(nn.Module):
         components, _ = connected_components(matrix, directed=True, connection="strong")
         return int(components) == self.num_nodes
 
+    def reweighted(self, edge_weight: Tensor) -> Connectivity:
+        """The same graph with other weights, given in the order of the input; they keep their gradient, the indices are shared."""
+        if edge_weight.shape != (self.num_edges,) or not edge_weight.is_floating_point():
+            got = f"{edge_weight.dtype} {tuple(edge_weight.shape)}"
+            raise ValueError(f"edge_weight must be a floating-point tensor [{self.num_edges}], got {got}")
+        other = copy.copy(self)
+        value = edge_weight if self.permutation is None else edge_weight[self.permutation]
+        other._buffers = {**self._buffers, "edge_weight": value}
+        return other
+
     def extra_repr(self) -> str:
         return f"{self.name}, num_nodes={self.num_nodes}, num_edges={self.num_edges}"
 
@@ -110,7 +122,7 @@ def _validated(data: Any) -> tuple[Tensor, int]:
         raise ValueError(f"topology.edge_index must be a tensor [2, E], got {got}")
     if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
         raise ValueError(f"topology.edge_index must hold integers, got {edge_index.dtype}")
-    edge_index = edge_index.as_subclass(Tensor).long()
+    edge_index = (edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long()
     num_nodes = data.num_nodes
     if not num_nodes or num_nodes < 1:
         raise ValueError(f"topology must have at least one node, got num_nodes={num_nodes}")

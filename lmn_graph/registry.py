@@ -65,6 +65,10 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"unknown {self.kind} {name!r}{did_you_mean(name, list(entries))}")
         return entries[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, or ``default`` for an unknown name."""
+        return self._load().get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return name in self._load()
 

@@ -14,7 +14,7 @@ def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int |
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     try:
         result = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):  # no integer, or an array or a class that only has the method
         raise ValueError(f"{name} must be {expected}, got {value!r}") from None
     if (minimum is not None and result < minimum) or (maximum is not None and result > maximum):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
@@ -24,11 +24,11 @@ def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int |
 def number(name: str, value: Any, *, minimum: float | None = None, maximum: float | None = None, above: float | None = None) -> float:
     """``value`` as a finite float within [minimum, maximum] and, where given, strictly above ``above``."""
     expected = "a finite number" + (f" > {above:g}" if above is not None else "") + _bounds(minimum, maximum)
-    if isinstance(value, (bool, str, bytes)):
+    if isinstance(value, (bool, str, bytes)) or str(getattr(value, "dtype", "")).endswith("bool"):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     try:
         result = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several elements
         raise ValueError(f"{name} must be {expected}, got {value!r}") from None
     low = (minimum is not None and result < minimum) or (above is not None and result <= above)
     if not math.isfinite(result) or low or (maximum is not None and result > maximum):

@@ -147,7 +147,7 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
     _check_state(connectivity, x)
     if not isinstance(weight, EdgeWeight):
         _check_weight(connectivity, weight)
-    flat = x.reshape(x.size(0), -1)
+    flat = x.flatten(1)
     common = torch.promote_types(x.dtype, value.dtype)
     if common in (torch.float16, torch.bfloat16):
         common = torch.float32

@@ -33,7 +33,7 @@ class RuleConv(nn.Module):
         self.rule = rule
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.output = _checks.choice("output", output, ("mean", "last"))
-        self._seen: tuple[Tensor, Tensor | None, Connectivity] | None = None
+        self._seen: tuple[Tensor, Connectivity] | None = None  # the last graph, sorted once
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or (self.rule.channels is not None and x.size(1) != self.rule.channels):
@@ -54,15 +54,25 @@ class RuleConv(nn.Module):
 
     def _connectivity(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None) -> Connectivity:
         bound = self.rule.connectivity
-        if edge_weight is None and edge_index.shape == bound.edge_index.shape and torch.equal(edge_index, bound.edge_index):
+        if edge_weight is None and _has_edges(bound, edge_index):
             return bound
-        if self._seen is None or self._seen[0] is not edge_index or self._seen[1] is not edge_weight:
-            data = Data(edge_index=edge_index, edge_weight=edge_weight, num_nodes=x.size(0))
-            self._seen = (edge_index, edge_weight, self.rule.resolve(data))
-        return self._seen[2]
+        if self._seen is None or self._seen[0] is not edge_index or self._seen[1].num_nodes != x.size(0):
+            self._seen = (edge_index, self.rule.resolve(Data(edge_index=edge_index, num_nodes=x.size(0))))
+        found = self._seen[1]
+        return found if edge_weight is None else found.reweighted(edge_weight)
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, output={self.output!r}"
+
+
+def _has_edges(connectivity: Connectivity, edge_index: Tensor) -> bool:
+    """Whether these are the edges of the graph, in the order that it was given or in its own."""
+    if edge_index.shape != connectivity.edge_index.shape:
+        return False
+    order = connectivity.permutation
+    return torch.equal(edge_index, connectivity.edge_index) or (
+        order is not None and torch.equal(edge_index[:, order], connectivity.edge_index)
+    )
 
 
 def as_conv(rule: UpdateRule, steps: int, output: Literal["mean", "last"] = "mean") -> RuleConv:
