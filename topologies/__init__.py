@@ -1,1 +1,16 @@
 """Graphs as PyTorch Geometric ``Data``: lattices and any other graph that a rule can run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch_geometric.data import Data
+
+from topologies._lattice import grid
+
+# every topology by name: one line each
+GENERATORS: dict[str, Callable[..., Data]] = {
+    "grid": grid,
+}
+
+__all__ = ["GENERATORS", "grid"]
