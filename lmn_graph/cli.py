@@ -1,0 +1,240 @@
+"""The command ``lmn``: train, resume, evaluate, predict, list, doctor. Nothing heavy is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from lmn_graph.training import Run
+
+_EPILOG = """\
+examples:
+  lmn train                                    the digits, on an 8 x 8 x 8 lattice of spiking neurons
+  lmn train --topology.L 10 --topology.radius 2 --rule.reset zero
+  lmn train --data my.csv --data.target price  your own table, a folder of class folders, or an .npz
+  lmn train mnist --data.root DIR --out runs/mnist
+  lmn train --print_config > my.yaml; lmn train --config my.yaml
+  lmn train --plugin my_rule.py --rule MyRule  a rule of your own
+  lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="lmn",
+        description="Lattice Machine Networks: a graph, a rule and a number of steps.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        added.add_argument("--plugin", action="append", default=[], metavar="MODULE", help="import a module or .py file that registers parts")
+        return added
+
+    train = command("train", "train a preset, with any part or option swapped")
+    train.epilog = "every part and option: lmn train [PRESET] --print_config; swap one with --rule NAME, --topology.L 10 and so on"
+    train.add_argument("preset", nargs="?", metavar="PRESET", help="default: soc-lattice, or none if --config is given")
+    train.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML on top of the preset; later files win")
+    train.add_argument("--out", metavar="DIR", help="run directory; default: the first free runs/PRESET-NNN")
+    train.add_argument("--smoke", action="store_true", help="one epoch on 256 samples: does everything run?")
+    train.add_argument("--print_config", action="store_true", help="print the whole configuration as YAML and stop")
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    resume = command("resume", "go on with an interrupted run")
+    resume.add_argument("run", metavar="RUN", help="run directory")
+    resume.add_argument("--quiet", action="store_true", help="no progress bar")
+    evaluate = command("evaluate", "measure a run's best model on its test split")
+    evaluate.add_argument("run", metavar="RUN", help="run directory")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    predict = command("predict", "predict for a file of the kind that the run was trained on")
+    predict.add_argument("run", metavar="RUN", help="run directory")
+    predict.add_argument("file", metavar="FILE", help="a table without the target, a picture or a folder of pictures, an .npz with x")
+    predict.add_argument("--out", metavar="CSV", help="write here instead of to the terminal")
+    command("list", "what is registered: topologies, rules, projectors, readouts, losses, surrogates, datasets, presets")
+    command("doctor", "versions, compiler, optional accelerators")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("lmn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except (ValueError, ImportError) as error:
+        if debug:
+            raise
+        print(f"lmn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = _arguments()
+    known, rest = parser.parse_known_args(arguments)
+    if known.version:
+        import lmn_graph
+
+        print(lmn_graph.__version__)
+        return 0
+    if known.command is None:
+        if rest:
+            raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
+        parser.print_help()
+        return 0
+    if rest and known.command != "train":
+        raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
+    for plugin in known.plugin:
+        _import_plugin(plugin)
+    return _COMMANDS[known.command](known, rest)
+
+
+def _import_plugin(name: str) -> None:
+    """Import what the user asked for by name: the only place where a command line imports anything."""
+    import importlib
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(name)
+    if path.suffix != ".py":
+        importlib.import_module(name)
+        return
+    if not path.is_file():
+        raise ValueError(f"plugin {name!r} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"plugin {name!r} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+
+
+def _train(known: argparse.Namespace, rest: list[str]) -> int:
+    from pathlib import Path
+
+    from lmn_graph.training import configure, to_yaml, train
+
+    preset = known.preset or (None if known.config else "soc-lattice")
+    if rest and not rest[0].startswith("-"):
+        raise ValueError(f"unexpected argument {rest[0]!r}: one preset at most")
+    config = configure(preset, known.config, rest)
+    if known.print_config:
+        print(to_yaml(config), end="")
+        return 0
+    name = preset or Path(known.config[-1]).stem
+    folder = Path(known.out) if known.out else _free_folder(Path("runs"), name)
+    try:
+        run = train(config, folder, smoke=known.smoke, progress=not known.quiet)
+    except KeyboardInterrupt:
+        if (folder / "config.yaml").is_file():
+            print(f"lmn: interrupted; go on with: lmn resume {folder}", file=sys.stderr)
+            return 130
+        raise
+    return _report(run)
+
+
+def _free_folder(parent: Any, name: str) -> Any:
+    return next(folder for number in range(1, 10**9) if not (folder := parent / f"{name}-{number:03d}").exists())
+
+
+def _resume(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training import resume
+
+    return _report(resume(known.run, progress=not known.quiet))
+
+
+def _report(run: Run) -> int:
+    _print_metrics(run.metrics)
+    print(f"{run.record['parameters']:,} parameters, {run.record['epochs']} epochs, {run.record['seconds']:.0f} s; everything is in {run.folder}")
+    return 0
+
+
+def _print_metrics(metrics: dict[str, float]) -> None:
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.4f}")
+
+
+def _evaluate(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training import evaluate, open_run
+    from lmn_graph.training.build import load_data
+
+    run = open_run(known.run)
+    machine = run.machine()
+    _print_metrics(evaluate(machine, load_data(run.config), known.split))
+    return 0
+
+
+def _predict(known: argparse.Namespace, rest: list[str]) -> int:
+    import csv
+
+    import torch
+
+    from lmn_graph.training import open_run
+    from lmn_graph.training.files import replacing
+
+    run = open_run(known.run)
+    encoder = run.encoder
+    inputs = encoder.encode(known.file)
+    prediction = run.machine().predict(inputs.x)
+    header, rows = ["input", encoder.target.name], [[name, value] for name, value in zip(inputs.names, encoder.decode(prediction))]
+    if run.record["task"] == "classification":
+        header.append("probability")
+        for row, probability in zip(rows, torch.softmax(prediction, 1).amax(1).tolist()):
+            row.append(f"{probability:.4f}")
+    if known.out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+        return 0
+    try:
+        with replacing(known.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+    except OSError as error:
+        raise ValueError(f"--out {known.out!r} cannot be written: {error.strerror}") from None
+    print(f"{len(rows)} predictions in {known.out}", file=sys.stderr)
+    return 0
+
+
+def _list(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training.catalogue import catalogue
+
+    for kind, entries in catalogue().items():
+        print(kind)
+        for name, text in entries.items():
+            print(f"  {name:<22} {text}")
+    return 0
+
+
+def _doctor(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training.catalogue import diagnosis
+
+    for name, text in diagnosis().items():
+        print(f"{name:<18} {text}")
+    return 0
+
+
+_COMMANDS = {"train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "list": _list, "doctor": _doctor}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""From a configuration, a nested mapping of plain values, to the objects of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch_geometric.data import Data
+
+from lmn_graph import TOPOLOGIES
+from lmn_graph import data as datasets
+from lmn_graph.data import Splits
+from lmn_graph.losses import LOSSES, TaskLoss, TotalLoss
+from lmn_graph.machine import LatticeMachine
+from lmn_graph.projectors import PROJECTORS
+from lmn_graph.readouts import READOUTS
+from lmn_graph.registry import Registry
+from lmn_graph.rules import RULES
+from lmn_graph.surrogates import SURROGATES
+from lmn_graph.training.settings import LossSettings, MachineSettings
+
+PARTS: dict[str, Registry[Any]] = {
+    "topology": TOPOLOGIES,
+    "projector": PROJECTORS,
+    "rule": RULES,
+    "readout": READOUTS,
+    "criticality": LOSSES,
+    "activity": LOSSES,
+}
+NESTED: list[Registry[Any]] = [SURROGATES, RULES]
+GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
+OPTIONAL = ("criticality", "activity")  # parts that "none" leaves out
+
+
+def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any] | None = None, **keywords: Any) -> Any:
+    """Build a named part from ``{"name": …, option: value, …}``; nested parts are built first."""
+    entry = (registry or PARTS[kind])[config["name"]]
+    arguments = {key: value for key, value in config.items() if key != "name"}
+    for key, value in arguments.items():
+        if isinstance(value, dict) and "name" in value:
+            nested = next(found for found in NESTED if value["name"] in found)
+            arguments[key] = part(key, value, registry=nested)
+    return entry(*given, **arguments, **keywords)
+
+
+def load_data(config: dict[str, Any]) -> Splits:
+    """The splits that ``config["data"]`` names."""
+    spec = config["data"]
+    return datasets.load(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+
+
+def build_topology(config: dict[str, Any]) -> Data:
+    """The graph that ``config["topology"]`` names."""
+    return part("topology", config["topology"])
+
+
+def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_features: int) -> LatticeMachine:
+    """The machine of a configuration for inputs and outputs of a given size."""
+    settings = MachineSettings(**config["machine"])
+    topology = build_topology(config)
+    rule = part("rule", config["rule"], topology)
+    rule.reference = settings.reference
+    projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels)
+    readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
+    return LatticeMachine(
+        topology,
+        projector,
+        rule,
+        readout,
+        steps=settings.steps,
+        inject=settings.inject,
+        truncate=settings.truncate,
+        checkpoint=settings.checkpoint,
+    )
+
+
+def build_loss(config: dict[str, Any], task: str) -> TotalLoss:
+    """The weighted loss of a configuration for a task, "classification" or "regression"."""
+    settings = LossSettings(**config["loss"])
+    terms: dict[str, Any] = {}
+    weights = {"task": settings.task_weight}
+    for name in OPTIONAL:
+        if config[name]["name"] != "none":
+            terms[name] = part(name, config[name])
+            weights[name] = getattr(settings, f"{name}_weight")
+    kind: Any = task
+    smoothing = settings.label_smoothing if task == "classification" else 0.0
+    return TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=settings.burn_in)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,73 @@
+"""What a run reports about a machine: how well it predicts and how its dynamics behave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmn_graph import criticality
+from lmn_graph.machine import LatticeMachine
+from lmn_graph.rollout import rollout
+from lmn_graph.training.batches import Batches
+
+PROBE = 64  # samples on which the dynamics are measured
+
+
+@torch.no_grad()
+def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 10) -> dict[str, float]:
+    """How activity spreads, from the state in which a normal run ends, under the same drive.
+
+    For spiking rules ``branching_ratio``, twin runs with one flipped spike per sample; for others ``lyapunov``. The drawn sites
+    depend on ``seed`` alone. For spiking rules also the share of neurons that are ``silent`` or ``saturated``: that fire for no
+    sample in any step, for every sample in every step.
+    """
+    x = x[:PROBE]
+    drive = machine.drive(x)
+    trajectory = machine.run(drive)
+    generator = torch.Generator(device=drive.device).manual_seed(seed)
+    held = drive if machine.inject == "every" else None
+    rate = trajectory.activity.abs().mean()
+    if not machine.rule.spiking:
+        growth = criticality.lyapunov(machine.rule, trajectory.state, held, generator=generator)
+        return {"lyapunov": float(growth.mean()), "rate": float(rate)}
+    damage = criticality.damage_spreading(machine.rule, trajectory.state, held, steps=steps, generator=generator)
+    mean = trajectory.activity.mean((0, 1))
+    return {
+        "branching_ratio": criticality.branching_ratio(damage),
+        "rate": float(rate),
+        "silent": float((mean == 0).float().mean()),
+        "saturated": float((mean == 1).float().mean()),
+    }
+
+
+@torch.no_grad()
+def quality(machine: LatticeMachine, batches: Batches, task: str, scale: float = 1.0) -> dict[str, float]:
+    """Loss and accuracy of a classification; loss, R², root mean squared and mean absolute error (in units of the target, through
+    ``scale``) of a regression."""
+    device = next(machine.parameters()).device
+    predictions, targets = [], []
+    for x, y in batches:
+        predictions.append(machine(x.to(device)).prediction.cpu())
+        targets.append(y)
+    prediction, target = torch.cat(predictions), torch.cat(targets)
+    if task == "classification":
+        loss = torch.nn.functional.cross_entropy(prediction, target)
+        return {"loss": float(loss), "accuracy": float((prediction.argmax(1) == target).double().mean())}
+    error = prediction.double() - target.double()
+    spread = (target.double() - target.double().mean(0)).square().sum()
+    return {
+        "loss": float(error.square().mean()),
+        "r2": float(1 - error.square().sum() / spread) if spread > 0 else float("nan"),
+        "rmse": scale * float(error.square().mean().sqrt()),
+        "mae": scale * float(error.abs().mean()),
+    }
+
+
+@torch.no_grad()
+def history(machine: LatticeMachine, x: Tensor, steps: int) -> Tensor:
+    """Activity [B, T, N(, C)] of a longer run than the machine's own, for pictures."""
+    drive = machine.drive(x)
+    if machine.inject == "state":
+        state = machine.run(drive).state
+        return rollout(machine.rule, None, state=state, steps=steps).activity
+    return rollout(machine.rule, drive, steps=steps, inject=machine.inject).activity

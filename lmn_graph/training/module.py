@@ -1,0 +1,107 @@
+"""The machine as a Lightning module: one loss, every term of it logged by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lmn_graph.losses import TotalLoss
+from lmn_graph.machine import LatticeMachine
+from lmn_graph.training.batches import Batches
+from lmn_graph.training.measure import dynamics, quality
+from lmn_graph.training.settings import OptimizerSettings
+
+
+class TrainingModule(LightningModule):
+    """Trains a machine on a weighted loss and measures it after every epoch.
+
+    Args:
+        machine: what is trained.
+        loss: the weighted loss.
+        validation: batches that the epoch ends on.
+        task: "classification" or "regression".
+        optimizer: learning rate and schedule.
+        total_steps: training steps of the whole run, for the schedule.
+    """
+
+    def __init__(
+        self,
+        machine: LatticeMachine,
+        loss: TotalLoss,
+        validation: Batches,
+        task: str,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.machine = machine
+        self.loss = loss
+        self.validation = validation
+        self.task = task
+        self.settings = optimizer
+        self.total_steps = total_steps
+        self.sums: dict[str, float] = {}
+        self.samples = 0
+        self.row: dict[str, float] = {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        output = self.machine(x)
+        total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)
+        if not bool(total.isfinite()):
+            raise ValueError(f"loss became {float(total)} in epoch {self.current_epoch}: lower optimizer.lr or check the data")
+        seen: dict[str, Tensor] = {"loss": total.detach(), **terms, "rate": output.trajectory.activity.detach().abs().mean()}
+        if self.task == "classification":
+            seen["accuracy"] = (output.prediction.detach().argmax(1) == y).float().mean()
+        for name, value in seen.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(x)
+        self.samples += len(x)
+        return total
+
+    def on_train_epoch_start(self) -> None:
+        self.sums, self.samples = {}, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Close the epoch: training means, validation quality, dynamics; all of it in ``row`` and in Lightning's metrics."""
+        row = {"epoch": float(self.current_epoch), "step": float(self.global_step)}
+        row |= {f"train/{name}": value / self.samples for name, value in self.sums.items()}
+        self.machine.eval()
+        row |= {f"val/{name}": value for name, value in quality(self.machine, self.validation, self.task).items()}
+        x = self.validation.x[:64].to(self.device)
+        row |= {f"val/{name}": value for name, value in dynamics(self.machine, x).items()}
+        self.machine.train()
+        row["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.row = row
+        self.log("val/loss", row["val/loss"], batch_size=len(x))
+
+    def configure_optimizers(self) -> Any:
+        decayed, kept = _by_decay(self.machine)
+        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.settings.lr)
+        schedules = torch.optim.lr_scheduler
+        if self.settings.schedule == "constant":
+            return optimizer
+        scheduler: Any
+        if self.settings.schedule == "cosine":
+            scheduler = schedules.CosineAnnealingLR(optimizer, self.total_steps)
+        else:
+            scheduler = schedules.OneCycleLR(optimizer, self.settings.lr, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = {"sums": self.sums, "samples": self.samples}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sums, self.samples = checkpoint["epoch_sums"]["sums"], checkpoint["epoch_sums"]["samples"]
+
+
+def _by_decay(machine: LatticeMachine) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices of the projector and the readout decay; biases and everything of the rule do not."""
+    decayed, kept = [], []
+    for name, parameter in machine.named_parameters():
+        matrix = parameter.dim() >= 2 and name.startswith(("projector.", "readout."))
+        (decayed if matrix else kept).append(parameter)
+    return decayed, kept

@@ -1,0 +1,109 @@
+"""The settings of a run that belong to no exchangeable part, each validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from topologies import _checks
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """How the rule is run.
+
+    Args:
+        steps: number of steps T of the rollout, >= 1.
+        inject: the drive enters at every step, at the first only, or is the initial state.
+        truncate: cut the gradient every so many steps.
+        checkpoint: recompute activations in segments of so many steps.
+        reference: use plain message passing instead of the fast kernels.
+    """
+
+    steps: int = 12
+    inject: Literal["every", "first", "state"] = "every"
+    truncate: int | None = None
+    checkpoint: int | None = None
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.integer("machine.steps", self.steps, minimum=1)
+        for name in ("truncate", "checkpoint"):
+            if getattr(self, name) is not None:
+                _checks.integer(f"machine.{name}", getattr(self, name), minimum=1)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """How the terms of the loss are weighed.
+
+    Args:
+        task_weight: weight of the loss on the prediction, >= 0.
+        criticality_weight: weight of the criticality term, >= 0.
+        activity_weight: weight of the activity term, >= 0.
+        burn_in: epochs at the start that train the dynamics only.
+        label_smoothing: label smoothing of a classification, in [0, 1).
+    """
+
+    task_weight: float = 1.0
+    criticality_weight: float = 1.0
+    activity_weight: float = 1.0
+    burn_in: int = 0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("task_weight", "criticality_weight", "activity_weight", "label_smoothing"):
+            _checks.number(f"loss.{name}", getattr(self, name), minimum=0)
+        _checks.integer("loss.burn_in", self.burn_in, minimum=0)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning-rate schedule.
+
+    Args:
+        lr: peak learning rate, > 0.
+        weight_decay: decoupled weight decay of the projector's and readout's matrices, >= 0.
+        schedule: learning rate over the run: "onecycle" rises and falls, "cosine" falls, "constant" stays.
+        gradient_clip: largest norm of the gradient; 0 for no clipping.
+    """
+
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _checks.number("optimizer.lr", self.lr, above=0)
+        _checks.number("optimizer.weight_decay", self.weight_decay, minimum=0)
+        _checks.number("optimizer.gradient_clip", self.gradient_clip, minimum=0)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How long and where to train.
+
+    Args:
+        epochs: passes over the training split, >= 1.
+        batch_size: samples per step, >= 1.
+        patience: epochs without a better validation loss before stopping; 0 never stops early. Burn-in epochs do not count.
+        checkpoint_every: training steps between checkpoints inside an epoch; 0 for one at the end of each epoch only.
+        accelerator: "auto", "cpu" or "gpu".
+        threads: CPU threads; 0 leaves torch's choice.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    patience: int = 0
+    checkpoint_every: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.integer("trainer.epochs", self.epochs, minimum=1)
+        _checks.integer("trainer.batch_size", self.batch_size, minimum=1)
+        for name in ("patience", "checkpoint_every", "threads"):
+            _checks.integer(f"trainer.{name}", getattr(self, name), minimum=0)
+
+
+SETTINGS = {"machine": MachineSettings, "loss": LossSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
