@@ -53,7 +53,7 @@ class Connectivity(nn.Module):
         edge_index, num_nodes = _validated(data)
         self.num_nodes = num_nodes
         self.num_edges = edge_index.size(1)
-        self.name: str = data["name"] if "name" in data else "graph"
+        self.name: str = data.get("name", "graph")
         self.shape: tuple[int, ...] | None = _shape(data, num_nodes)
 
         key = edge_index[1] * num_nodes + edge_index[0]
@@ -71,7 +71,7 @@ class Connectivity(nn.Module):
             "rowptr_t": _pointers(source, num_nodes),
             "col_t": target[perm_t].int(),
             "perm_t": perm_t.int(),
-            "pos": data["pos"] if "pos" in data else None,
+            "pos": data.get("pos"),
         }
         for field in _EDGE_FIELDS:
             value = _edge_field(data, field, self.num_edges)
@@ -116,7 +116,7 @@ class Connectivity(nn.Module):
 def _validated(data: Any) -> tuple[Tensor, int]:
     if not isinstance(data, Data):
         raise ValueError(f"topology must be a torch_geometric.data.Data, got {type(data).__name__}")
-    edge_index = data["edge_index"] if "edge_index" in data else None
+    edge_index = data.get("edge_index")
     if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
         got = tuple(edge_index.shape) if isinstance(edge_index, Tensor) else edge_index
         raise ValueError(f"topology.edge_index must be a tensor [2, E], got {got}")
@@ -136,7 +136,7 @@ def _validated(data: Any) -> tuple[Tensor, int]:
 
 
 def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
-    value = data[field] if field in data else None
+    value = data.get(field)
     if value is None:
         return None
     if not isinstance(value, Tensor) or value.dim() < 1 or value.size(0) != num_edges:
@@ -152,7 +152,7 @@ def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
 
 
 def _shape(data: Data, num_nodes: int) -> tuple[int, ...] | None:
-    if "shape" not in data or data["shape"] is None:
+    if data.get("shape") is None:
         return None
     shape = tuple(int(side) for side in data["shape"])
     product = 1

@@ -52,6 +52,8 @@ class LatticeMachine(nn.Module):
         checkpoint: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(topology, Data):
+            raise ValueError(f"topology must be a torch_geometric.data.Data, got {type(topology).__name__}")
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
         self.topology = topology
@@ -60,8 +62,8 @@ class LatticeMachine(nn.Module):
         self.readout = readout
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.inject = _checks.choice("inject", inject, ("every", "first", "state"))
-        self.truncate = truncate
-        self.checkpoint = checkpoint
+        self.truncate = None if truncate is None else _checks.integer("truncate", truncate, minimum=1)
+        self.checkpoint = None if checkpoint is None else _checks.integer("checkpoint", checkpoint, minimum=1)
         for name, part in (("projector", projector), ("rule", rule), ("readout", readout)):
             if getattr(part, "num_nodes", topology.num_nodes) != topology.num_nodes:
                 raise ValueError(f"{name} must be made for the topology's {topology.num_nodes} nodes, got {part.num_nodes}")
@@ -92,6 +94,7 @@ class LatticeMachine(nn.Module):
     @torch.no_grad()
     def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:
         """Predictions of any number of samples, in evaluation mode, ``batch_size`` at a time."""
+        _checks.integer("batch_size", batch_size, minimum=1)
         was_training = self.training
         self.eval()
         try:
@@ -100,4 +103,4 @@ class LatticeMachine(nn.Module):
             self.train(was_training)
 
     def extra_repr(self) -> str:
-        return f"topology={self.topology['name'] if 'name' in self.topology else 'graph'}, steps={self.steps}, inject={self.inject!r}"
+        return f"topology={self.topology.get('name', 'graph')}, steps={self.steps}, inject={self.inject!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -72,8 +73,8 @@ def rollout(
     drives, batch_size = _node_major(rule, connectivity.num_nodes, drive, steps, state)
     if state is None:
         state = rule.initial_state(batch_size, graph=connectivity)
-        if drive is not None:
-            state = type(state)(*(field.to(drive.dtype) for field in state))
+    if drive is not None:  # one dtype from the first step on
+        state = type(state)(*(field.to(torch.promote_types(field.dtype, drive.dtype)) for field in state))
     fields = _recorded_fields(state, record)
     p = rule.prepare(context, graph if graph is None else connectivity)
     if hasattr(rule, "run"):
@@ -107,8 +108,7 @@ def rollout(
 def _cuts(start: int, stop: int, truncate: int | None) -> list[tuple[int, int]]:
     if truncate is None:
         return [(start, stop)]
-    marks = [start, *range((start // truncate + 1) * truncate, stop, truncate), stop]
-    return list(zip(marks, marks[1:]))
+    return list(pairwise([start, *range((start // truncate + 1) * truncate, stop, truncate), stop]))
 
 
 class _Columns:

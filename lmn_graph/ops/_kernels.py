@@ -38,6 +38,9 @@ class Pattern(NamedTuple):
         return cls(connectivity.rowptr, connectivity.col, connectivity.rowptr_t, connectivity.col_t, connectivity.perm_t)
 
 
+_WIDE, _BLOCK = 512, 128  # columns: beyond the first, the sparse product is faster block by block
+
+
 def has_kernel(x: Tensor) -> bool:
     """Whether CSR products exist for the dtype and device of ``x``."""
     return x.device.type in ("cpu", "cuda") and x.dtype in (torch.float32, torch.float64)
@@ -51,7 +54,9 @@ def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
     if not has_kernel(x):
         return _gathered_product(rowptr, col, values, x)
     matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), check_invariants=False)
-    return matrix @ x.contiguous()
+    if x.size(1) <= _WIDE:
+        return matrix @ x.contiguous()
+    return torch.cat([matrix @ block.contiguous() for block in x.split(_BLOCK, 1)], 1)  # a block of the state stays in cache
 
 
 def sample(rowptr: Tensor, col: Tensor, g: Tensor, x: Tensor, accumulate: Tensor | None = None) -> Tensor:

@@ -45,24 +45,38 @@ class EdgeWeight:
 
 
 class _Tape:
-    """The factors of the weight gradient that one backward pass has produced so far."""
+    """The factors of the weight gradient, apart for every backward pass under way."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        self.task = -1
-        self.reset()
+        self.passes: dict[int, _Factors] = {}
 
-    def reset(self) -> None:
+    def add(self, g: Tensor, x: Tensor) -> None:
+        task = torch._C._current_graph_task_id()
+        if task not in self.passes:
+            self.passes[task] = _Factors(self.pattern)
+            # A pass that asked for other gradients only never fetches its factors: they end with it.
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self.drop(task))
+        self.passes[task].add(g, x)
+
+    def drop(self, task: int) -> None:
+        self.passes.pop(task, None)
+
+    def gradient(self) -> Tensor | None:
+        factors = self.passes.pop(torch._C._current_graph_task_id(), None)
+        return None if factors is None else factors.gradient()
+
+
+class _Factors:
+    """What one backward pass has produced so far: pairs (g, x), and the products of earlier ones."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.columns = 0
         self.total: Tensor | None = None
 
     def add(self, g: Tensor, x: Tensor) -> None:
-        # A pass that asked for other gradients only leaves factors behind: they must not leak into the next pass.
-        task = torch._C._current_graph_task_id()
-        if task != self.task:
-            self.reset()
-            self.task = task
         self.pending.append((g, x))
         self.columns += g.size(1)
         if self.columns >= _FLUSH_COLUMNS and not torch.is_grad_enabled():
@@ -76,14 +90,10 @@ class _Tape:
 
     def gradient(self) -> Tensor | None:
         if torch.is_grad_enabled():  # the gradient itself will be differentiated: registered products, step by step
-            products = [_kernels.sddmm(*self.pattern, g.contiguous(), x) for g, x in self.pending]
-            total = torch.stack(products).sum(0) if products else None
-        else:
-            if self.pending:
-                self.flush()
-            total = self.total
-        self.reset()
-        return total
+            return torch.stack([_kernels.sddmm(*self.pattern, g.contiguous(), x) for g, x in self.pending]).sum(0)
+        if self.pending:
+            self.flush()
+        return self.total
 
 
 class _Token(torch.autograd.Function):
@@ -115,10 +125,8 @@ class _Sum(torch.autograd.Function):
         g = grads[0].contiguous()
         grad_x = None
         if ctx.needs_input_grad[0]:
-            if torch.is_grad_enabled():
-                grad_x = _kernels.spmm(*prepared.pattern, weight, g, True)
-            else:
-                grad_x = prepared.multiply(g, transpose=True)
+            again = torch.is_grad_enabled()
+            grad_x = _kernels.spmm(*prepared.pattern, weight, g, True) if again else prepared.multiply(g, transpose=True)
         if not ctx.needs_input_grad[2]:
             return grad_x, None, None, None
         prepared.tape.add(g, x)
@@ -143,10 +151,12 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
     Raises:
         ValueError: if the shape of ``x`` or ``weight`` does not fit the graph, or one is not of floating point.
     """
-    value = weight.value if isinstance(weight, EdgeWeight) else weight
     _check_state(connectivity, x)
-    if not isinstance(weight, EdgeWeight):
-        _check_weight(connectivity, weight)
+    value = weight.value if isinstance(weight, EdgeWeight) else weight
+    _check_weight(connectivity, value)
+    if isinstance(weight, EdgeWeight) and weight.pattern.rowptr.shape != connectivity.rowptr.shape:
+        nodes = weight.pattern.rowptr.numel() - 1
+        raise ValueError(f"weight must be prepared for this graph of {connectivity.num_nodes} nodes, got one for {nodes}")
     flat = x.flatten(1)
     common = torch.promote_types(x.dtype, value.dtype)
     if common in (torch.float16, torch.bfloat16):
@@ -159,13 +169,15 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
 
 
 def _check_state(connectivity: Connectivity, x: Tensor) -> None:
-    if x.dim() not in (2, 3) or x.size(0) != connectivity.num_nodes or not x.is_floating_point():
-        raise ValueError(
-            f"x must be a floating-point tensor [N, B] or [N, B, C] with N = {connectivity.num_nodes}, got {x.dtype} {tuple(x.shape)}"
-        )
+    if not isinstance(x, Tensor) or x.dim() not in (2, 3) or x.size(0) != connectivity.num_nodes or not x.is_floating_point():
+        expected = f"a floating-point tensor [N, B] or [N, B, C] with N = {connectivity.num_nodes}"
+        raise ValueError(f"x must be {expected}, got {_described(x)}")
 
 
 def _check_weight(connectivity: Connectivity, weight: Tensor) -> None:
     if not isinstance(weight, Tensor) or weight.shape != (connectivity.num_edges,) or not weight.is_floating_point():
-        got = f"{weight.dtype} {tuple(weight.shape)}" if isinstance(weight, Tensor) else repr(weight)
-        raise ValueError(f"weight must be a floating-point tensor [{connectivity.num_edges}], got {got}")
+        raise ValueError(f"weight must be a floating-point tensor [{connectivity.num_edges}], got {_described(weight)}")
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"

@@ -27,11 +27,11 @@ class Projector(nn.Module):
 
     def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None) -> None:
         super().__init__()
-        if isinstance(in_shape, (str, int)) or not in_shape:
+        if not isinstance(in_shape, Sequence) or isinstance(in_shape, (str, bytes)) or not in_shape:
             raise ValueError(f"in_shape must be a non-empty sequence of integers, got {in_shape!r}")
         self.in_shape = tuple(_checks.integer("in_shape", side, minimum=1) for side in in_shape)
         self.in_features = math.prod(self.in_shape)
-        self.num_nodes = _checks.integer("topology.num_nodes", topology.num_nodes, minimum=1)
+        self.num_nodes = _checks.integer("topology.num_nodes", getattr(topology, "num_nodes", None), minimum=1)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class CPTensor(Projector):
         super().__init__(in_shape, topology, channels=channels)
         self.rank = _checks.integer("rank", rank, minimum=1)
         copies = self.channels or 1
-        shape = topology["shape"] if "shape" in topology else None
+        shape = topology.get("shape")
         self.shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
         widths = self.shape or (1,)
         self.factors = nn.ModuleList(nn.Linear(self.in_features, copies * self.rank * width) for width in widths)
@@ -55,7 +55,7 @@ class CPTensor(Projector):
 
     def project(self, x: Tensor) -> Tensor:
         flat, copies = x.flatten(1), self.channels or 1
-        parts = [factor(flat).view(x.size(0), copies, self.rank, -1) for factor in self.factors]
+        parts = [factor(flat).unflatten(1, (copies, self.rank, width)) for factor, width in zip(self.factors, self.shape or (1,))]
         if self.nodes is not None:
             drive = parts[0].squeeze(-1) @ self.nodes
         else:
@@ -63,10 +63,7 @@ class CPTensor(Projector):
             first = parts[0]
             for part in parts[1:-1]:
                 first = (first.unsqueeze(-1) * part.unsqueeze(-2)).flatten(-2)
-            if len(parts) == 1:
-                drive = first.sum(2)
-            else:
-                drive = (first.transpose(-1, -2) @ parts[-1]).flatten(-2)
+            drive = first.sum(2) if len(parts) == 1 else (first.transpose(-1, -2) @ parts[-1]).flatten(-2)
         drive = drive / math.sqrt(self.rank) + self.bias
         return drive.squeeze(1) if self.channels is None else drive.transpose(1, 2)
 

@@ -26,7 +26,7 @@ class Readout(nn.Module):
 
     def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None) -> None:
         super().__init__()
-        self.num_nodes = _checks.integer("topology.num_nodes", topology.num_nodes, minimum=1)
+        self.num_nodes = _checks.integer("topology.num_nodes", getattr(topology, "num_nodes", None), minimum=1)
         self.out_features = _checks.integer("out_features", out_features, minimum=1)
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)

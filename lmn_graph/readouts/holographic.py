@@ -53,7 +53,7 @@ class Holographic(Readout):
         if width % _checks.integer("heads", heads, minimum=1):
             raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
-        shape = topology["shape"] if "shape" in topology else None
+        shape = topology.get("shape")
         sides = (self.num_nodes,) if shape is None else tuple(shape)
         self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
         self.norm = nn.LayerNorm(width)

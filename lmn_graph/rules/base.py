@@ -145,7 +145,8 @@ def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, lear
     _checks.flag("learn_weight", learn)
     if isinstance(weight, Tensor):
         if weight.shape != (connectivity.num_edges,) or not weight.is_floating_point() or not bool(weight.isfinite().all()):
-            raise ValueError(f"weight must be a finite floating-point tensor [{connectivity.num_edges}], got {weight.dtype} {tuple(weight.shape)}")
+            got = f"{weight.dtype} {tuple(weight.shape)}" + ("" if bool(weight.isfinite().all()) else " with NaN or infinity")
+            raise ValueError(f"weight must be a finite floating-point tensor [{connectivity.num_edges}], got {got}")
         value = weight.detach().clone()
     elif weight is None:
         value = default if connectivity.edge_weight is None else connectivity.edge_weight.to(default.dtype, copy=True)

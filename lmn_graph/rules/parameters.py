@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,8 @@ class BoundedParameter(nn.Module):
             self.reset_parameters()
         else:
             self.register_parameter("raw", None)
-            checked = _checks.number(name, value, minimum=minimum, maximum=maximum, above=above)
-            self.register_buffer("number", torch.full((1, 1), checked))
+            self.value = _checks.number(name, value, minimum=minimum, maximum=maximum, above=above)
+            self.register_buffer("number", torch.full((1, 1), self.value), persistent=False)
 
     @property
     def per_node(self) -> bool:
@@ -63,6 +64,12 @@ class BoundedParameter(nn.Module):
         if self.raw is not None:
             fraction = (self.start - self.low) / (self.high - self.low)
             nn.init.constant_(self.raw, math.log(fraction / (1 - fraction)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BoundedParameter:
+        super()._apply(fn, recurse)
+        if self.number is not None:
+            self.number.fill_(self.value)  # 0.9 in double precision is not the 0.9 of single precision
+        return self
 
     def forward(self) -> Tensor:
         if self.raw is not None:
