@@ -1,0 +1,103 @@
+"""The user's own folders of pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from topologies import _checks
+
+from ._pictures import MODES, PictureEncoder, find_pictures, read_pictures
+from ._splitting import divide
+from .base import Split, Splits, existing
+
+SPLIT_NAMES = {"train", "test", "val", "valid", "validation"}
+
+
+def folder(
+    path: str | Path,
+    *,
+    size: int = 28,
+    mode: Literal["L", "RGB"] = "L",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """One folder of pictures per class, found and numbered as torchvision's ImageFolder does: x float32 in [0, 1].
+
+    x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are held in memory, upright, stretched to
+    the size; transparency is laid over white. Where the folder holds nothing but train and test, each with class folders, that split is
+    kept. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are passed over.
+
+    Args:
+        path: the folder.
+        size: height and width in pixels.
+        mode: "L" or "RGB".
+        test_fraction: share of all pictures, in (0, 0.9]; of no effect where test is given.
+        validation_fraction: share of the remaining pictures, in (0, 0.9].
+        seed: seed of the shuffle; classes keep their shares.
+
+    Raises:
+        ValueError: naming the argument, or the folder or picture and what is wrong with it.
+    """
+    _checks.integer("size", size, minimum=1, maximum=4096)
+    _checks.choice("mode", mode, MODES)
+    root = existing(path)
+    if not root.is_dir():
+        raise ValueError(f"path {str(path)!r} is a file, a folder was expected")
+    fixed = None
+    names = set(_subfolders(root))
+    if "train" in names and names <= SPLIT_NAMES and all(_subfolders(root / name) for name in names):
+        if names != {"train", "test"}:
+            raise ValueError(f"{root} holds the splits {', '.join(sorted(names))}: expected exactly train and test")
+        found, classes = _labelled(root / "train")
+        more, _ = _labelled(root / "test")
+        fixed, found = len(found), found + more
+    else:
+        found, classes = _labelled(root)
+    target, y, rows = divide(
+        "class",
+        [label for _, label in found],
+        np.empty((0, 1)),
+        classes=classes,
+        fixed=fixed,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    x = read_pictures([picture for picture, _ in found], (size, size), mode)
+    train, validation, test = (Split(x[part], y[part]) for part in rows)
+    return Splits(root.name or str(root), train, validation, test, PictureEncoder(target, (size, size), mode))
+
+
+def _subfolders(root: Path) -> list[str]:
+    """Class folders by name; a link counts if it leads outside of ``root`` and not to a folder around it."""
+    base = Path(os.path.realpath(root))
+    names = []
+    try:
+        listed = sorted(os.listdir(root))
+    except OSError as error:
+        raise ValueError(f"{root} cannot be read: {error}") from error
+    for name in listed:
+        real = Path(os.path.realpath(root / name))
+        around = real == base or base in real.parents or real in base.parents
+        if not name.startswith(".") and os.path.isdir(real) and not ((root / name).is_symlink() and around):
+            names.append(name)
+    return names
+
+
+def _labelled(root: Path) -> tuple[list[tuple[Path, str]], list[str]]:
+    """(picture, class) of every picture, and the classes."""
+    classes = _subfolders(root)
+    if not classes:
+        raise ValueError(f"{root} has no class folders: expected one folder per class with pictures in it")
+    pictures = []
+    for name in classes:
+        inside = [(picture, name) for picture in find_pictures(root / name)]
+        if not inside:
+            raise ValueError(f"{root / name} holds no pictures")
+        pictures += inside
+    return pictures, classes

@@ -1,0 +1,61 @@
+"""From what the user calls the data to the function that reads it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmn_graph.registry import did_you_mean
+
+from ._arrays import arrays
+from ._csv import ENDINGS
+from ._folder import folder
+from ._table import table
+from .base import DATASETS, Splits
+
+
+def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
+    """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
+
+    A registered name wins; then an existing path: .csv, .tsv (.gz) → ``table``, a folder → ``folder``, .npz → ``arrays``.
+
+    Raises:
+        ValueError: if it is neither, saying what is accepted.
+    """
+    if not isinstance(spec, (str, Path)) or not str(spec):
+        raise ValueError(f"data must be the name of a dataset or a path, got {spec!r}")
+    if str(spec) in DATASETS:
+        return DATASETS[str(spec)], {}
+    path = Path(spec).expanduser()
+    name = path.name.lower()
+    accepted = f"a .csv or .tsv file (.gz too), a folder of class folders, an .npz file, or one of {', '.join(DATASETS)}"
+    if not os.path.exists(path):
+        if path.suffix or len(path.parts) > 1:
+            raise ValueError(f"data {str(spec)!r} does not exist; expected {accepted}")
+        raise ValueError(
+            f"data {str(spec)!r} is neither a dataset nor a path{did_you_mean(str(spec), list(DATASETS))}; expected {accepted}"
+        )
+    if path.is_dir():
+        return folder, {"path": str(path)}
+    if name.endswith(ENDINGS):
+        return table, {"path": str(path)}
+    if name.endswith(".npz"):
+        return arrays, {"path": str(path)}
+    raise ValueError(f"data {str(spec)!r} is of no known kind; expected {accepted}")
+
+
+def load(spec: str | Path, **options: Any) -> Splits:
+    """The dataset that ``spec`` names or points to; ``options`` are keyword arguments of the function ``resolve`` finds.
+
+    Raises:
+        ValueError: for an unknown spec or option, and for what the function refuses.
+    """
+    function, fixed = resolve(spec)
+    known = [name for name in inspect.signature(function).parameters if name not in fixed]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"data {str(spec)!r} has no option {option!r}{did_you_mean(option, known)}")
+    return function(**fixed, **options)

@@ -1,0 +1,107 @@
+"""Pictures as arrays of one size, and the encoder of every dataset whose rows are pictures."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from ._npz import read_npz, rows_of
+from .base import ENCODERS, Encoder, Inputs, existing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MODES = ("L", "RGB")
+
+
+def find_pictures(folder: Path) -> Iterator[Path]:
+    """Files below ``folder`` that torchvision takes for pictures, by name; hidden ones and links to folders are passed over."""
+    from torchvision.datasets.folder import is_image_file
+
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and is_image_file(name))
+
+
+def read_pictures(paths: Iterable[Path], size: tuple[int, int], mode: str) -> torch.Tensor:
+    """Grey values in [0, 1]: float32 [n, height, width] for mode "L", [n, 3, height, width] for "RGB"."""
+    stack = torch.from_numpy(np.stack([_read_picture(path, size, mode) for path in paths]))
+    return (stack if mode == "L" else stack.permute(0, 3, 1, 2)).contiguous().float() / 255
+
+
+def _read_picture(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
+    """uint8 [height, width] or [height, width, 3]: upright, transparency laid over white, stretched to ``size`` (bilinear)."""
+    from PIL import Image, ImageOps
+
+    try:
+        with open(path, "rb") as stream, Image.open(stream) as image:
+            upright = _eight_bits(ImageOps.exif_transpose(image))
+            if upright.has_transparency_data:
+                layer = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+            plain = upright.convert(mode)
+            return np.asarray(plain.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit (a plain conversion would clip it to white)."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("pixels are floating-point numbers, 8 or 16 bits were expected")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+
+
+@ENCODERS.register(name="pictures")
+@dataclass(frozen=True)
+class PictureEncoder(Encoder):
+    """Pictures as x in [0, 1]: [n, height, width] for mode "L" (grey, 0 black), [n, 3, height, width] for "RGB".
+
+    Args:
+        target: what is predicted.
+        size: (height, width) in pixels.
+        mode: "L" or "RGB".
+    """
+
+    size: tuple[int, int]
+    mode: str = "L"
+
+    kind: ClassVar[str] = "pictures"
+    accepts: ClassVar[str] = "a picture, a folder of pictures, or an .npz with x (uint8 0 … 255 or numbers in [0, 1])"
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return self.size if self.mode == "L" else (3, *self.size)
+
+    def encode(self, path: str | Path) -> Inputs:
+        found = existing(path)
+        if found.suffix.lower() == ".npz":
+            return self._encode_array(found)
+        paths = list(find_pictures(found)) if found.is_dir() else [found]
+        if not paths:
+            raise ValueError(f"{found} holds no pictures")
+        names = [str(each.relative_to(found)) if found.is_dir() else each.name for each in paths]
+        return Inputs(read_pictures(paths, self.size, self.mode), names)
+
+    def _encode_array(self, path: Path) -> Inputs:
+        x = read_npz(path, ("x",))["x"]
+        values = rows_of(path, "x", x, self.in_shape) / (255 if x.dtype == np.uint8 else 1)
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(f"{path}: x must be uint8 or lie in [0, 1], got {x.dtype} in [{values.min():g}, {values.max():g}]")
+        return Inputs(torch.from_numpy(values.astype(np.float32)), [f"row {i}" for i in range(len(values))])
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> PictureEncoder:
+        height, width = fields["size"]
+        return cls(fields["target"], (height, width), fields["mode"])

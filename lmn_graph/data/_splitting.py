@@ -1,0 +1,134 @@
+"""Which rows are for training, validation and test: drawn from the caller's seed, never from the global random state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from topologies import _checks
+
+from ._target import Target, class_table, is_number
+
+
+class Rows(NamedTuple):
+    """Row numbers of each split, shuffled; no row is in two of them. ``test`` is empty where the test rows are given."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def hold_out(
+    rows: np.ndarray, count: int, generator: np.random.Generator, labels: np.ndarray | None = None, leave: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle ``rows`` and hold ``count`` of them out: (kept, held).
+
+    With labels every class keeps its share (largest remainders), has at least one row held and ``leave`` rows kept, so the number held
+    can differ from ``count`` by the number of small classes.
+
+    Args:
+        rows: row numbers [m].
+        labels: class numbers of all rows, indexed by row number.
+    """
+    order = generator.permutation(rows)
+    if labels is None:
+        return order[count:], order[:count]
+    _, codes = np.unique(labels[order], return_inverse=True)
+    sizes = np.bincount(codes)
+    share = sizes * (count / len(order))
+    held = np.clip(np.floor(share).astype(np.int64), 1, sizes - leave)
+    for group in np.argsort(np.floor(share) - share, kind="stable"):
+        if held.sum() < count and held[group] < sizes[group] - leave:
+            held[group] += 1
+    rank = np.empty(len(order), dtype=np.int64)
+    by_class = np.argsort(codes, kind="stable")
+    rank[by_class] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    taken = rank < held[codes]
+    return order[~taken], order[taken]
+
+
+def split_rows(
+    count: int,
+    *,
+    validation_fraction: float,
+    seed: int,
+    test_fraction: float | None = None,
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+) -> Rows:
+    """Split rows 0 … count − 1, class by class where labels are given.
+
+    Args:
+        count: number of rows.
+        validation_fraction: share of the rows that are not for test, in (0, 0.9].
+        seed: seed of the shuffle.
+        test_fraction: share of all rows, in (0, 0.9]; None where the test rows are given elsewhere.
+        labels: class numbers [count]; None for regression.
+        classes: class names, for messages.
+
+    Raises:
+        ValueError: naming the argument, or the class that is too small to have a row in every split.
+    """
+    _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
+    generator = np.random.default_rng(_checks.integer("seed", seed, minimum=0))
+    splits = 2 if test_fraction is None else 3
+    if labels is not None:
+        sizes = np.bincount(labels, minlength=len(classes))
+        if sizes.min() < splits:
+            small = int(sizes.argmin())
+            hint = "; set task to regression if these are quantities" if is_number(classes[small]) else ""
+            raise ValueError(f"class {classes[small]!r} has {sizes[small]} row(s), at least {splits} are needed, one for every split{hint}")
+    elif count <= splits:
+        raise ValueError(f"{count} row(s) are too few to split: at least {splits + 1} are needed")
+    last = 1 if labels is not None else 2
+    kept, test = np.arange(count), np.arange(0)
+    if test_fraction is not None:
+        _checks.number("test_fraction", test_fraction, above=0, maximum=0.9)
+        kept, test = hold_out(kept, _count(count, test_fraction, last + 1), generator, labels, last + 1)
+    train, validation = hold_out(kept, _count(len(kept), validation_fraction, last), generator, labels, last)
+    return Rows(train, validation, test)
+
+
+def divide(
+    name: str,
+    words: list[str] | None,
+    values: np.ndarray,
+    *,
+    classes: Sequence[str] | None = None,
+    fixed: int | None = None,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> tuple[Target, Tensor, Rows]:
+    """Split rows and fit the target on the training ones: (target, y of all rows, rows).
+
+    Args:
+        name: of the target.
+        words: class of each row; None for regression.
+        values: regression targets float64 [n, k]; not looked at for classification.
+        classes: class names in their order; None: sorted from the rows.
+        fixed: rows from this one on are the given test rows; None: draw them.
+        test_fraction, validation_fraction, seed: see ``split_rows``.
+
+    Raises:
+        ValueError: as ``split_rows`` and ``Target``; and for a given test row of a class that no other row has.
+    """
+    options: dict[str, Any] = {"validation_fraction": validation_fraction, "seed": seed}
+    options["test_fraction"] = test_fraction if fixed is None else None
+    if words is None:
+        rows = split_rows(len(values) if fixed is None else fixed, **options)
+        target = Target.regression(name, values[rows.train])
+        y = target.encode_numbers(values)
+    else:
+        target = Target.classification(name, class_table(words[:fixed]) if classes is None else classes)
+        y = target.encode_words(words)
+        labels = y[:fixed].numpy()
+        rows = split_rows(len(labels), labels=labels, classes=target.classes or (), **options)
+    return target, y, rows if fixed is None else rows._replace(test=np.arange(fixed, len(y)))
+
+
+def _count(rows: int, fraction: float, leave: int) -> int:
+    return min(max(1, round(rows * fraction)), rows - leave)
