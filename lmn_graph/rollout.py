@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -64,6 +66,8 @@ def rollout(
     Raises:
         ValueError: if the drive, the state or an option does not fit the rule.
     """
+    if not isinstance(rule, UpdateRule):
+        raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
     steps = _checks.integer("steps", steps, minimum=1)
     _checks.choice("inject", inject, ("every", "first"))
     for name, value in (("truncate", truncate), ("checkpoint", checkpoint)):
@@ -88,7 +92,8 @@ def rollout(
         return state, outputs
 
     columns = _Columns(steps, 1 + len(fields))
-    period = checkpoint or truncate or steps
+    # Without gradients every step is its own segment: nothing waits beside the buffers.
+    period = (checkpoint or truncate or steps) if torch.is_grad_enabled() else 1
     for start in range(0, steps, period):
         # Where both options are given, segments end at the boundaries of both.
         stop = min(start + period, steps)
@@ -147,14 +152,10 @@ def _drive_at(drives: Tensor | None, t: int, inject: str) -> Tensor | None:
 
 def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, state: State | None) -> tuple[Tensor | None, int]:
     tail = () if rule.channels is None else (rule.channels,)
-    if state is not None:
-        for name, field in zip(state._fields, state):
-            if field.dim() < 2 or field.size(0) != nodes:
-                raise ValueError(f"state.{name} must be node-major with {nodes} nodes in front, got shape {tuple(field.shape)}")
     if drive is None:
         if state is None:
             raise ValueError("drive must be a tensor where no state is given, got None")
-        return None, state[0].size(1)
+        return None, _batch_size(rule, nodes, state)
     expected = f"[B, {', '.join(map(str, (nodes, *tail)))}] or [B, {', '.join(map(str, (steps, nodes, *tail)))}]"
     if not isinstance(drive, Tensor) or not drive.is_floating_point():
         got = drive.dtype if isinstance(drive, Tensor) else type(drive).__name__
@@ -166,9 +167,20 @@ def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, 
         drives = drive.movedim(0, 2)
     else:
         raise ValueError(f"drive must have shape {expected}, got {shape}")
-    if state is not None and state[0].size(1) != shape[0]:
-        raise ValueError(f"state must hold the batch of the drive, {shape[0]} samples, got {state[0].size(1)}")
+    if state is not None and (given := _batch_size(rule, nodes, state)) != shape[0]:
+        raise ValueError(f"state must hold the batch of the drive, {shape[0]} samples, got {given}")
     return drives.contiguous(), shape[0]
+
+
+def _batch_size(rule: UpdateRule, nodes: int, state: Any) -> int:
+    if not isinstance(state, tuple) or not hasattr(state, "_fields"):
+        raise ValueError(f"state must be a state of {type(rule).__name__} as a rollout returns it, got {type(state).__name__}")
+    for name, field in zip(state._fields, state):
+        if field.dim() < 2 or field.size(0) != nodes:
+            raise ValueError(f"state.{name} must be node-major with {nodes} nodes in front, got shape {tuple(field.shape)}")
+        if field.size(1) != state[0].size(1):
+            raise ValueError(f"state.{name} must hold as many samples as its other fields, {state[0].size(1)}, got {field.size(1)}")
+    return state[0].size(1)
 
 
 def _recorded_fields(state: State, record: Sequence[str]) -> tuple[str, ...]:
@@ -177,3 +189,12 @@ def _recorded_fields(state: State, record: Sequence[str]) -> tuple[str, ...]:
     for name in record:
         _checks.choice("record", name, state._fields)
     return tuple(record)
+
+
+class _CallableModule(ModuleType):
+    """``lmn_graph.rollout`` is both this module and, called, the function in it: an import of the module sets the attribute."""
+
+    __call__ = staticmethod(rollout)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -30,6 +30,8 @@ class RuleConv(nn.Module):
 
     def __init__(self, rule: UpdateRule, steps: int, output: Literal["mean", "last"] = "mean") -> None:
         super().__init__()
+        if not isinstance(rule, UpdateRule):
+            raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
         self.rule = rule
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.output = _checks.choice("output", output, ("mean", "last"))

@@ -45,7 +45,7 @@ def lif(W, drive, beta, theta, surrogate, detach):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_certificate_against_leaky_integrate_and_fire(seed, per_step, detach, dtype):
-    """Activity t is the textbook neuron's at t - 1, every spike of 3 x 20 x 27 slots, and the gradients agree to 1e-6 (in double precision)."""
+    """Activity t is the textbook neuron's at t - 1, and in double precision the gradients agree to 1e-6."""
     generator = torch.Generator().manual_seed(seed)
     B, T, N, beta, theta = 3, 20, 27, 0.9, 1.0
     index = torch.cartesian_prod(torch.arange(N), torch.arange(N)).t().flip(0)  # complete, with self-loops, sorted

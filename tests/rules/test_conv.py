@@ -1,0 +1,91 @@
+"""A rule as a layer for plain PyG models: any graph where nothing belongs to a node, gradients to everything that came in."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch_geometric.nn import GCNConv, Sequential
+
+from lmn_graph import rollout
+from lmn_graph.rules import SpikingSOC, as_conv
+from lmn_graph.surrogates import Gaussian
+
+SHARED = {"decay": 0.9, "utilisation": 0.1, "recovery": 30.0, "weight": 1.0, "learn_weight": False, "surrogate": Gaussian(1.0)}
+
+
+def test_every_column_of_a_scalar_rule_is_an_independent_run(lattice):
+    rule = SpikingSOC(lattice)
+    x = torch.rand(16, 3)
+    activity = rollout(rule, x.t(), steps=5).activity
+    torch.testing.assert_close(as_conv(rule, 5)(x, lattice.edge_index), activity.mean(1).t())
+    torch.testing.assert_close(as_conv(rule, 5, "last")(x, lattice.edge_index), activity[:, -1].t())
+
+
+def test_a_bound_rule_takes_its_graph_in_the_given_and_in_its_own_order_only(random_graph, lattice):
+    rule = SpikingSOC(random_graph)
+    layer, x = as_conv(rule, 3), torch.rand(13, 2)
+    assert torch.equal(layer(x, random_graph.edge_index), layer(x, rule.connectivity.edge_index))
+    for other in (lattice.edge_index, random_graph.edge_index.flip(0)):
+        with pytest.raises(ValueError, match="graph must be None: this SpikingSOC has parameters of the nodes or edges"):
+            layer(torch.rand(int(other.max()) + 1, 2), other)
+
+
+def test_a_shared_rule_takes_any_graph_and_its_weights(lattice, random_graph, normal):
+    """Weights follow unsorted edges, change from call to call in place or not, and get their gradient."""
+    layer = as_conv(SpikingSOC(lattice, **SHARED).double(), 4)
+    x, weight = normal(13, 2).abs(), normal(50).requires_grad_()
+    edge_index = random_graph.edge_index
+    order = (edge_index[1] * 13 + edge_index[0]).argsort()
+    own = SpikingSOC(random_graph, **(SHARED | {"weight": weight.detach()[order], "learn_weight": True})).double()
+    for _ in range(2):
+        found, expected = layer(x, edge_index, weight), as_conv(own, 4)(x, edge_index)
+        torch.testing.assert_close(found, expected)
+        (gradient,) = torch.autograd.grad(found.square().sum(), weight)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), own.weight)
+        torch.testing.assert_close(gradient[order], wanted)
+        assert bool(gradient.any())
+        with torch.no_grad():  # as an optimiser does: the same tensor, other numbers
+            weight += 0.1
+            own.weight += 0.1
+    assert not torch.equal(layer(x, edge_index), found)
+
+
+def test_the_same_edges_with_more_nodes_are_another_graph(lattice):
+    layer = as_conv(SpikingSOC(lattice, **SHARED), 3)
+    edge_index = torch.tensor([[0, 1], [1, 2]])
+    assert layer(torch.ones(3, 2), edge_index).shape == (3, 2)
+    assert layer(torch.ones(5, 2), edge_index).shape == (5, 2)
+
+
+def test_it_sits_in_a_pyg_model_and_trains(random_graph):
+    rule = SpikingSOC(random_graph, surrogate=Gaussian(1.0))
+    layers = [(GCNConv(4, 6), "x, edge_index -> x"), (as_conv(rule, 4), "x, edge_index -> x"), torch.nn.Linear(6, 2)]
+    model = Sequential("x, edge_index", layers)
+    model(torch.rand(13, 4), random_graph.edge_index).square().sum().backward()
+    assert bool(rule.weight.grad.isfinite().all())
+    assert bool(rule.weight.grad.any())
+    copy.deepcopy(model)
+
+
+def test_an_empty_feature_matrix_passes(lattice):
+    assert as_conv(SpikingSOC(lattice), 3)(torch.rand(16, 0), lattice.edge_index).shape == (16, 0)
+
+
+def test_bad_arguments_are_named(lattice):
+    rule = SpikingSOC(lattice, **SHARED)
+    layer, edge_index = as_conv(rule, 3), lattice.edge_index
+    assert "steps=3" in repr(layer)
+    with pytest.raises(ValueError, match=r"x must have shape \[N, F\], got \(16,\)"):
+        layer(torch.rand(16), edge_index)
+    with pytest.raises(ValueError, match=r"x must have one row per node \(16\), got 20"):
+        layer(torch.rand(20, 1), edge_index)
+    with pytest.raises(ValueError, match=r"edge_weight must be a floating-point tensor \[128\], got .*\(3,\)"):
+        layer(torch.rand(16, 1), edge_index, torch.ones(3))
+    with pytest.raises(ValueError, match="steps must be an integer >= 1, got 0"):
+        as_conv(rule, 0)
+    with pytest.raises(ValueError, match="output must be one of 'mean', 'last', got 'sum'"):
+        as_conv(rule, 1, "sum")
+    with pytest.raises(ValueError, match="rule must be an UpdateRule, got Linear"):
+        as_conv(torch.nn.Linear(1, 1), 1)
