@@ -1,17 +1,47 @@
-"""Lattice Machine Networks on PyTorch Geometric: a graph, a rule and a number of steps."""
+"""Lattice Machine Networks on PyTorch Geometric: a graph, a rule and a number of steps.
 
-import sys
+The names below are loaded when they are first used, so that the command line can answer ``--help`` without importing torch.
+"""
 
-import topologies
-from lmn_graph.connectivity import Connectivity
-from lmn_graph.machine import LatticeMachine, Output
-from lmn_graph.registry import Registry
-from lmn_graph.rollout import Trajectory, rollout
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import topologies as topologies
+    from lmn_graph.catalogue import TOPOLOGIES as TOPOLOGIES
+    from lmn_graph.connectivity import Connectivity as Connectivity
+    from lmn_graph.machine import LatticeMachine as LatticeMachine
+    from lmn_graph.machine import Output as Output
+    from lmn_graph.rollout import Trajectory as Trajectory
+    from lmn_graph.rollout import rollout as rollout
 
 __version__ = "0.1.0"
 
-sys.modules[f"{__name__}.topologies"] = topologies
+_HOMES = {
+    "TOPOLOGIES": "lmn_graph.catalogue",
+    "Connectivity": "lmn_graph.connectivity",
+    "LatticeMachine": "lmn_graph.machine",
+    "Output": "lmn_graph.machine",
+    "Trajectory": "lmn_graph.rollout",
+    "rollout": "lmn_graph.rollout",
+}
+_PACKAGES = ("criticality", "data", "losses", "ops", "presets", "projectors", "readouts", "rules", "surrogates", "topologies", "training")
 
-TOPOLOGIES = Registry("topology", known=getattr(topologies, "GENERATORS", {}))
+__all__ = ["__version__", *_HOMES, *_PACKAGES]
 
-__all__ = ["TOPOLOGIES", "Connectivity", "LatticeMachine", "Output", "Registry", "Trajectory", "__version__", "rollout", "topologies"]
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _PACKAGES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,12 +46,14 @@ def _arguments() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
-        added.add_argument("--plugin", action="append", default=[], metavar="MODULE", help="import a module or .py file that registers parts")
+        added.add_argument(
+            "--plugin", action="append", default=[], metavar="MODULE", help="import a module or .py file that registers parts"
+        )
         return added
 
     train = command("train", "train a preset, with any part or option swapped")
+    train.usage = "lmn train [PRESET] [options] [--PART NAME] [--PART.OPTION VALUE]"
     train.epilog = "every part and option: lmn train [PRESET] --print_config; swap one with --rule NAME, --topology.L 10 and so on"
-    train.add_argument("preset", nargs="?", metavar="PRESET", help="default: soc-lattice, or none if --config is given")
     train.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML on top of the preset; later files win")
     train.add_argument("--out", metavar="DIR", help="run directory; default: the first free runs/PRESET-NNN")
     train.add_argument("--smoke", action="store_true", help="one epoch on 256 samples: does everything run?")
@@ -106,6 +109,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if rest and known.command != "train":
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
+    # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     for plugin in known.plugin:
         _import_plugin(plugin)
     return _COMMANDS[known.command](known, rest)
@@ -136,9 +141,10 @@ def _train(known: argparse.Namespace, rest: list[str]) -> int:
 
     from lmn_graph.training import configure, to_yaml, train
 
-    preset = known.preset or (None if known.config else "soc-lattice")
-    if rest and not rest[0].startswith("-"):
-        raise ValueError(f"unexpected argument {rest[0]!r}: one preset at most")
+    presets, rest = _positional(rest)
+    if len(presets) > 1:
+        raise ValueError(f"unexpected argument {presets[1]!r}: one preset at most")
+    preset = presets[0] if presets else (None if known.config else "soc-lattice")
     config = configure(preset, known.config, rest)
     if known.print_config:
         print(to_yaml(config), end="")
@@ -155,6 +161,20 @@ def _train(known: argparse.Namespace, rest: list[str]) -> int:
     return _report(run)
 
 
+def _positional(rest: list[str]) -> tuple[list[str], list[str]]:
+    """What stands by itself, and the options with their values: every option takes one."""
+    alone, options = [], []
+    tokens = iter(rest)
+    for token in tokens:
+        if not token.startswith("--"):
+            alone.append(token)
+            continue
+        options.append(token)
+        if "=" not in token:
+            options.extend([value] if (value := next(tokens, None)) is not None else [])
+    return alone, options
+
+
 def _free_folder(parent: Any, name: str) -> Any:
     return next(folder for number in range(1, 10**9) if not (folder := parent / f"{name}-{number:03d}").exists())
 
@@ -167,7 +187,9 @@ def _resume(known: argparse.Namespace, rest: list[str]) -> int:
 
 def _report(run: Run) -> int:
     _print_metrics(run.metrics)
-    print(f"{run.record['parameters']:,} parameters, {run.record['epochs']} epochs, {run.record['seconds']:.0f} s; everything is in {run.folder}")
+    print(
+        f"{run.record['parameters']:,} parameters, {run.record['epochs']} epochs, {run.record['seconds']:.0f} s; everything is in {run.folder}"
+    )
     return 0
 
 
@@ -217,7 +239,7 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _list(known: argparse.Namespace, rest: list[str]) -> int:
-    from lmn_graph.training.catalogue import catalogue
+    from lmn_graph.catalogue import catalogue
 
     for kind, entries in catalogue().items():
         print(kind)
@@ -227,7 +249,7 @@ def _list(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _doctor(known: argparse.Namespace, rest: list[str]) -> int:
-    from lmn_graph.training.catalogue import diagnosis
+    from lmn_graph.catalogue import diagnosis
 
     for name, text in diagnosis().items():
         print(f"{name:<18} {text}")

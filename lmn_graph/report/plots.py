@@ -11,16 +11,16 @@ import matplotlib
 
 matplotlib.use("Agg", force=False)
 
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
-from torch import Tensor  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
-from lmn_graph.machine import LatticeMachine  # noqa: E402
+from lmn_graph.machine import LatticeMachine
 
 INK, BLUE, ORANGE, GREEN, GREY = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
     "font.size": 9.5,

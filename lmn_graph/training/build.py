@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torch_geometric.data import Data
 
-from lmn_graph import TOPOLOGIES
 from lmn_graph import data as datasets
+from lmn_graph.catalogue import TOPOLOGIES
 from lmn_graph.data import Splits
 from lmn_graph.losses import LOSSES, TaskLoss, TotalLoss
 from lmn_graph.machine import LatticeMachine

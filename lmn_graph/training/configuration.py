@@ -105,16 +105,16 @@ def _parser(merged: Config) -> tuple[ArgumentParser, dict[str, Option]]:
     """A parser that knows the options of the parts that are named, and those options by dotted key."""
     parser = ArgumentParser(prog="lmn train", exit_on_error=False)
     known: dict[str, Option] = {}
-    for key, (kind, default, text) in _SCALARS.items():
-        known[key] = Option(key, kind, default, text)
+    for key, (scalar, default, text) in _SCALARS.items():
+        known[key] = Option(key, scalar, default, text)
     for section, settings in SETTINGS.items():
         known.update({f"{section}.{option.name}": option for option in options(settings, set(), [])})
     for kind, registry in PARTS.items():
         known.update(_part_options(kind, merged.get(kind), registry))
     known.update(_data_options(merged.get("data")))
     for key, option in known.items():
-        default = None if option.default is REQUIRED or option.registry else option.default
-        parser.add_argument(f"--{key}", type=option.type, default=default, help=option.help or " ")
+        initial = None if option.default is REQUIRED or option.registry else option.default
+        parser.add_argument(f"--{key}", type=option.type, default=initial, help=option.help or " ")
     return parser, known
 
 
@@ -173,7 +173,11 @@ def _suggest(key: str, names: list[str], dashes: str = "") -> str:
         return hint.replace("mean '", f"mean '{dashes}")
     group = key.partition(".")[0]
     inside = [name for name in names if name.startswith(f"{group}.")]
-    return f"; options of {group}: {', '.join(inside)}" if inside else f"; known groups: {', '.join(sorted({n.partition('.')[0] for n in names}))}"
+    return (
+        f"; options of {group}: {', '.join(inside)}"
+        if inside
+        else f"; known groups: {', '.join(sorted({n.partition('.')[0] for n in names}))}"
+    )
 
 
 def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arguments: list[str]) -> Config:

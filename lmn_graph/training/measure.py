@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,9 +43,9 @@ def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 
 
 
 @torch.no_grad()
-def quality(machine: LatticeMachine, batches: Batches, task: str, scale: float = 1.0) -> dict[str, float]:
-    """Loss and accuracy of a classification; loss, R², root mean squared and mean absolute error (in units of the target, through
-    ``scale``) of a regression."""
+def quality(machine: LatticeMachine, batches: Batches, task: str, scale: Sequence[float] = (1.0,)) -> dict[str, float]:
+    """Loss and accuracy of a classification; loss, R², root mean squared and mean absolute error of a regression, the two
+    in units of the target, whose standard deviations are ``scale``."""
     device = next(machine.parameters()).device
     predictions, targets = [], []
     for x, y in batches:
@@ -58,8 +60,8 @@ def quality(machine: LatticeMachine, batches: Batches, task: str, scale: float =
     return {
         "loss": float(error.square().mean()),
         "r2": float(1 - error.square().sum() / spread) if spread > 0 else float("nan"),
-        "rmse": scale * float(error.square().mean().sqrt()),
-        "mae": scale * float(error.abs().mean()),
+        "rmse": float((error * error.new_tensor(scale)).square().mean().sqrt()),
+        "mae": float((error * error.new_tensor(scale)).abs().mean()),
     }
 
 

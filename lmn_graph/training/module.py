@@ -100,7 +100,8 @@ class TrainingModule(LightningModule):
 
 def _by_decay(machine: LatticeMachine) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices of the projector and the readout decay; biases and everything of the rule do not."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in machine.named_parameters():
         matrix = parameter.dim() >= 2 and name.startswith(("projector.", "readout."))
         (decayed if matrix else kept).append(parameter)

@@ -48,10 +48,8 @@ def options(part: Callable[..., Any], skip: set[str], registries: list[Registry[
         skip: arguments that the builder gives.
         registries: an argument annotated with the base class of one of them is a nested part.
     """
-    target = part.__init__ if inspect.isclass(part) else part  # type: ignore[misc]
-    if dataclasses.is_dataclass(part):
-        target = part
-    hints = get_type_hints(target if not dataclasses.is_dataclass(part) else part)
+    target = part.__init__ if inspect.isclass(part) and not dataclasses.is_dataclass(part) else part
+    hints = get_type_hints(target)
     described = _descriptions(part)
     for name, parameter in inspect.signature(target).parameters.items():
         if name in skip or name == "self" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -87,9 +85,3 @@ def plain_type(hint: Any) -> Any:
 def _descriptions(part: Callable[..., Any]) -> dict[str, str]:
     text = inspect.getdoc(part) or ""
     return {found.arg_name: " ".join((found.description or "").split()) for found in parse_docstring(text).params}
-
-
-def first_line(part: Callable[..., Any]) -> str:
-    """The first sentence of a docstring, for tables."""
-    text = " ".join((inspect.getdoc(part) or "").split("\n\n")[0].split())
-    return text.replace("``", "")

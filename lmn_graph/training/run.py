@@ -93,7 +93,9 @@ def open_run(folder: str | Path) -> Run:
     return Run(folder, configure(None, [str(folder / "config.yaml")]), record)
 
 
-def train(config: Config, folder: str | Path, *, smoke: bool = False, progress: bool = True, callbacks: list[Callback] | None = None) -> Run:
+def train(
+    config: Config, folder: str | Path, *, smoke: bool = False, progress: bool = True, callbacks: list[Callback] | None = None
+) -> Run:
     """Train the machine of a configuration in a new run directory.
 
     Everything drawn depends on ``config["seed"]``; the caller's random state is left as it was.
@@ -204,7 +206,7 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
     """Quality and dynamics on a split, as ``test/accuracy``, ``test/branching_ratio`` and so on."""
     machine = machine.eval()
     split = getattr(splits, part)
-    scale = splits.encoder.target.scale if splits.task == "regression" else 1.0
+    scale = splits.encoder.target.scale or (1.0,)
     found = quality(machine, Batches(split.x, split.y, 256), splits.task, scale)
     found |= dynamics(machine, split.x)
     return {f"{part}/{name}": value for name, value in found.items()}

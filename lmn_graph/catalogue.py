@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import platform
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch_geometric.data import Data
 
-from lmn_graph import TOPOLOGIES
+import topologies
 from lmn_graph.data import DATASETS
 from lmn_graph.losses import LOSSES
 from lmn_graph.presets import PRESETS
@@ -19,7 +22,8 @@ from lmn_graph.readouts import READOUTS
 from lmn_graph.registry import Registry
 from lmn_graph.rules import RULES
 from lmn_graph.surrogates import SURROGATES
-from lmn_graph.training.options import first_line
+
+TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologies.GENERATORS)
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "topologies": TOPOLOGIES,
@@ -30,6 +34,12 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "surrogates": SURROGATES,
     "datasets": DATASETS,
 }
+
+
+def first_line(entry: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring on one line."""
+    text = " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
+    return text.replace("``", "")
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -1,0 +1,7 @@
+"""``lmn_graph.topologies`` is the package ``topologies``."""
+
+import sys
+
+import topologies
+
+sys.modules[__name__] = topologies
