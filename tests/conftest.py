@@ -78,6 +78,12 @@ def multigraph() -> Data:
     return GRAPHS["multigraph"]()
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Initial parameters are drawn from the global generator: the same in every run and in any order of tests."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """Random numbers that no other test can move."""

@@ -60,7 +60,7 @@ def test_the_same_edges_with_more_nodes_are_another_graph(lattice):
 
 
 def test_it_sits_in_a_pyg_model_and_trains(random_graph):
-    rule = SpikingSOC(random_graph, surrogate=Gaussian(1.0))
+    rule = SpikingSOC(random_graph, threshold=0.3, surrogate=Gaussian(1.0))
     layers = [(GCNConv(4, 6), "x, edge_index -> x"), (as_conv(rule, 4), "x, edge_index -> x"), torch.nn.Linear(6, 2)]
     model = Sequential("x, edge_index", layers)
     model(torch.rand(13, 4), random_graph.edge_index).square().sum().backward()

@@ -210,5 +210,5 @@ def test_a_rule_uses_pygs_generated_propagate_and_documents_itself(name):
 @every_rule
 def test_what_is_no_graph_is_refused(name):
     for topology in (None, 3, "grid", torch.eye(3)):
-        with pytest.raises(ValueError, match="topology must be a torch_geometric.data.Data"):
+        with pytest.raises(ValueError, match=r"topology must be a torch_geometric\.data\.Data"):
             RULES[name](topology)

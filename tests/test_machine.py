@@ -1,0 +1,184 @@
+"""LatticeMachine: its parts in a row, checked to fit when it is built."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import topologies
+from lmn_graph import Connectivity, LatticeMachine, Output, rollout
+from lmn_graph.projectors import PROJECTORS, CPTensor, Linear
+from lmn_graph.readouts import READOUTS, Holographic, Rate
+from lmn_graph.rules import RULES, SpikingSOC
+from lmn_graph.rules.base import _PROPERTIES
+
+
+def build(topology, *, steps=4, channels=None, rule=None, projector=None, readout=None, **options):
+    """A machine of small default parts, any of them replaced."""
+    return LatticeMachine(
+        topology,
+        projector or Linear((5,), topology, channels=channels),
+        rule or SpikingSOC(topology, threshold=0.3),
+        readout or Rate(topology, 2, steps, channels=channels),
+        steps=steps,
+        **options,
+    )
+
+
+def test_a_machine_is_its_parts_in_a_row(some_graph):
+    machine = build(some_graph)
+    x = torch.randn(3, 5)
+    output = machine(x, record=("v",))
+    assert isinstance(output, Output)
+    expected = rollout(machine.rule, machine.projector(x), steps=4, record=("v",))
+    assert torch.equal(machine.drive(x), machine.projector(x))
+    assert torch.equal(output.trajectory.activity, expected.activity)
+    assert torch.equal(output.trajectory.recorded["v"], expected.recorded["v"])
+    assert torch.equal(output.prediction, machine.readout(expected.activity))
+    assert all(torch.equal(got, want) for got, want in zip(output.state, expected.state))
+
+
+def test_the_state_is_carried_on_by_whoever_calls(lattice):
+    """A stream is one call after another with the state passed on; nothing stays on the module."""
+    machine = build(lattice)
+    x = torch.randn(3, 5)
+    first = machine(x)
+    second = machine(x, first.state)
+    whole = rollout(machine.rule, machine.drive(x), steps=8)
+    assert torch.equal(torch.cat([first.trajectory.activity, second.trajectory.activity], 1), whole.activity)
+    assert torch.equal(machine(x).prediction, first.prediction)
+
+
+def test_the_drive_enters_every_step_or_first_or_as_the_state(lattice):
+    x = torch.randn(3, 5)
+    machine = build(lattice)
+    drive = machine.drive(x)
+    machine.inject = "first"
+    assert torch.equal(machine(x).trajectory.activity, rollout(machine.rule, drive, steps=4, inject="first").activity)
+    machine.inject = "state"
+    start = machine.rule.initial_state(3)._replace(v=drive.t())
+    assert torch.equal(machine(x).trajectory.activity, rollout(machine.rule, None, steps=4, state=start).activity)
+    assert torch.equal(machine(x).trajectory.activity[:, 0], (drive >= 0.3).float())
+
+
+def test_a_given_state_replaces_the_injected_one(lattice):
+    """With ``inject="state"`` a stream continues from the state that is passed on."""
+    machine = build(lattice, inject="state")
+    x = torch.randn(3, 5)
+    first = machine(x)
+    second = machine(x, first.state)
+    expected = rollout(machine.rule, None, steps=4, state=first.state)
+    assert torch.equal(second.trajectory.activity, expected.activity)
+
+
+def test_truncation_and_checkpointing_reach_the_rollout(lattice):
+    x = torch.randn(3, 5)
+    machine = build(lattice, steps=8).double()
+    plain, other = copy.deepcopy(machine), copy.deepcopy(machine)
+    other.checkpoint = 3
+    for each in (plain, other):
+        each(x.double()).prediction.square().sum().backward()
+    for one, two in zip(plain.parameters(), other.parameters()):
+        torch.testing.assert_close(one.grad, two.grad)
+    other.checkpoint, other.truncate = None, 2
+    other.zero_grad()
+    other(x.double()).prediction.square().sum().backward()
+    assert not torch.allclose(other.projector.linear.weight.grad, plain.projector.linear.weight.grad)
+
+
+def test_predict_takes_any_number_of_samples_and_restores_the_mode(lattice):
+    machine = build(lattice, readout=Rate(lattice, 2, 4, dropout=0.5))
+    x = torch.randn(11, 5)
+    predictions = machine.predict(x, batch_size=4)
+    assert machine.training
+    assert not predictions.requires_grad
+    machine.eval()
+    torch.testing.assert_close(predictions, machine(x).prediction)
+    assert torch.equal(machine.predict(x), machine(x).prediction)
+    assert not machine.training
+    assert machine.predict(x[:0]).shape == (0, 2)
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
+        machine.predict(x, batch_size=0)
+
+
+def test_a_machine_learns(lattice, generator):
+    """A few steps of gradient descent through projector, spikes and readout lower the loss."""
+    machine = build(lattice)
+    x = torch.randn(32, 5, generator=generator)
+    target = (x[:, 0] > 0).long()
+    optimiser = torch.optim.Adam(machine.parameters(), 0.02)
+    losses = []
+    for _ in range(30):
+        loss = torch.nn.functional.cross_entropy(machine(x).prediction, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("readout", list(READOUTS))
+@pytest.mark.parametrize("projector", list(PROJECTORS))
+def test_every_combination_of_parts_fits(projector, rule, readout, some_graph):
+    """Any registered projector, rule and readout, with their defaults, on a graph that the rule can run on."""
+    if not all(_PROPERTIES[needed](Connectivity(some_graph)) for needed in RULES[rule].requires):
+        return
+    bound = RULES[rule](some_graph)
+    machine = LatticeMachine(
+        some_graph, PROJECTORS[projector]((5,), some_graph, channels=bound.channels), bound,
+        READOUTS[readout](some_graph, 2, 3, channels=bound.channels), steps=3,
+    )  # fmt: skip
+    prediction = machine(torch.randn(2, 5)).prediction
+    prediction.sum().backward()
+    assert prediction.shape == (2, 2)
+    assert bool(prediction.isfinite().all())
+
+
+def test_copies_pickles_and_state_dicts_are_the_same_machine(random_graph):
+    machine = build(random_graph, readout=Holographic(random_graph, 2, 4), projector=CPTensor((5,), random_graph)).eval()
+    x = torch.randn(3, 5)
+    expected = machine(x).prediction
+    rebuilt = build(random_graph, readout=Holographic(random_graph, 2, 4), projector=CPTensor((5,), random_graph)).eval()
+    rebuilt.load_state_dict(machine.state_dict())
+    for other in (copy.deepcopy(machine), pickle.loads(pickle.dumps(machine)), rebuilt):
+        assert torch.equal(other(x).prediction, expected)
+    assert machine.double()(x.double()).prediction.dtype == torch.float64
+
+
+def test_parts_that_do_not_fit_are_refused_when_the_machine_is_built(lattice):
+    other = topologies.grid(3, 2)
+    cases = {
+        "topology must be a torch_geometric.data.Data, got NoneType": lambda: LatticeMachine(
+            None, Linear((5,), lattice), SpikingSOC(lattice), Rate(lattice, 2, 4), steps=4),
+        "rule must be an UpdateRule, got Linear": lambda: build(lattice, rule=torch.nn.Linear(1, 1)),
+        "projector must be made for the topology's 16 nodes, got 9": lambda: build(lattice, projector=Linear((5,), other)),
+        "rule must be made for the topology's 16 nodes, got 9": lambda: build(lattice, rule=SpikingSOC(other)),
+        "readout must be made for the topology's 16 nodes, got 9": lambda: build(lattice, readout=Rate(other, 2, 4)),
+        "projector.channels must be the rule's None, got 3": lambda: build(lattice, channels=3),
+        "readout.channels must be the rule's None, got 3": lambda: build(lattice, readout=Rate(lattice, 2, 4, channels=3)),
+        "readout.steps must be the machine's 4, got 5": lambda: build(lattice, readout=Rate(lattice, 2, 5)),
+        "steps must be an integer >= 1, got 0": lambda: LatticeMachine(
+            lattice, Linear((5,), lattice), SpikingSOC(lattice), Rate(lattice, 2, 4), steps=0),
+        "inject must be one of 'every', 'first', 'state', got 'last'": lambda: build(lattice, inject="last"),
+        "truncate must be an integer >= 1, got 0": lambda: build(lattice, truncate=0),
+        "checkpoint must be an integer >= 1, got 2.5": lambda: build(lattice, checkpoint=2.5),
+    }  # fmt: skip
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_it_says_what_it_is(lattice):
+    assert "topology=grid, steps=4, inject='every'" in repr(build(lattice))
+
+
+@pytest.mark.cuda
+def test_a_machine_moves_to_a_gpu(lattice):
+    machine = build(lattice).double()
+    x = torch.randn(3, 5, dtype=torch.float64)
+    expected = machine(x).prediction
+    torch.testing.assert_close(machine.cuda()(x.cuda()).prediction.cpu(), expected)
