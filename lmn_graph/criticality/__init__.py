@@ -1,0 +1,28 @@
+"""How far activity is from critical: estimators, the differentiable ones usable as losses (see ``lmn_graph.losses``).
+
+None of them works across samples: each gives one number per sample, so a dead sample cannot hide behind a saturated one.
+"""
+
+from lmn_graph.criticality.covariance import covariance_slope
+from lmn_graph.criticality.damage import branching_ratio, damage_growth, damage_spreading, soft_damage
+from lmn_graph.criticality.driven import drive_corrected_ratio
+from lmn_graph.criticality.exponents import lyapunov
+from lmn_graph.criticality.multistep import MultistepFit, mr_estimator
+from lmn_graph.criticality.plain import plain_ratio
+from lmn_graph.criticality.response import branching_response
+from lmn_graph.criticality.tangent import tangent_growth
+
+__all__ = [
+    "MultistepFit",
+    "branching_ratio",
+    "branching_response",
+    "covariance_slope",
+    "damage_growth",
+    "damage_spreading",
+    "drive_corrected_ratio",
+    "lyapunov",
+    "mr_estimator",
+    "plain_ratio",
+    "soft_damage",
+    "tangent_growth",
+]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lmn_graph.criticality._run import check_state, drive_at
+from lmn_graph.criticality._run import check_state, drive_at, usable
 from topologies import _checks
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def branching_response(
     silence = _checks.number("silence", silence, above=0)
     batch_size = check_state(rule, state)
     wanted = torch.is_grad_enabled()
-    drives = drive_at(rule, drive, batch_size, steps + 1)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        drives = drive_at(rule, usable(drive) if isinstance(drive, Tensor) else drive, batch_size, steps + 1)
         # Every field requires a gradient, so that the first activity is on the graph whatever it is made of.
         state = type(state)(*(field.detach().clone().requires_grad_() for field in state))
         prepared = rule.prepare(context=context)

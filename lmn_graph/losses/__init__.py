@@ -1,0 +1,26 @@
+"""Losses: on the dynamics (``LOSSES``), on the prediction (``TaskLoss``), and their weighted sum (``TotalLoss``)."""
+
+from lmn_graph.losses.activity import Activity
+from lmn_graph.losses.base import LOSSES, PhysicsLoss
+from lmn_graph.losses.branching_response import BranchingResponse
+from lmn_graph.losses.covariance_slope import CovarianceSlope
+from lmn_graph.losses.drive_corrected_ratio import DriveCorrectedRatio
+from lmn_graph.losses.perturbation import Perturbation
+from lmn_graph.losses.plain_ratio import PlainRatio
+from lmn_graph.losses.tangent_growth import TangentGrowth
+from lmn_graph.losses.task import TaskLoss
+from lmn_graph.losses.total import TotalLoss
+
+__all__ = [
+    "LOSSES",
+    "Activity",
+    "BranchingResponse",
+    "CovarianceSlope",
+    "DriveCorrectedRatio",
+    "Perturbation",
+    "PhysicsLoss",
+    "PlainRatio",
+    "TangentGrowth",
+    "TaskLoss",
+    "TotalLoss",
+]

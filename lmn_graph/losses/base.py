@@ -1,0 +1,78 @@
+"""What every loss on the dynamics shares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lmn_graph.registry import Registry
+
+if TYPE_CHECKING:
+    from lmn_graph.machine import LatticeMachine, Output
+
+
+class PhysicsLoss(nn.Module):
+    """A loss on what a machine does rather than on what it predicts: one number from its trajectory.
+
+    A subclass defines :meth:`per_sample`. Terms are reduced per sample first and averaged over the batch then, so that a dead
+    sample cannot hide behind a saturated one.
+    """
+
+    def forward(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
+        """The mean of :meth:`per_sample`.
+
+        Args:
+            output: what ``machine(x)`` returned; its trajectory's activity is [B, T, N(, C)].
+            machine: the machine that was run.
+            x: the input batch, [B, ...].
+
+        Raises:
+            ValueError: if the trajectory is too short for the term, or of another kind than it measures.
+        """
+        return self.per_sample(output, machine=machine, x=x).mean()
+
+    @abstractmethod
+    def per_sample(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
+        """The loss of each sample, [B]."""
+
+
+LOSSES: Registry[type[PhysicsLoss]] = Registry("loss", PhysicsLoss)
+
+
+def drive_of(machine: LatticeMachine, x: Tensor) -> Tensor:
+    """The drive of ``x``, with the projector in evaluation mode.
+
+    A second pass over part of a batch must not move running statistics, and should not draw another dropout mask.
+    """
+    with _evaluating(machine.projector):
+        return machine.drive(x)
+
+
+def continued(output: Output, *, machine: LatticeMachine, x: Tensor, samples: int, steps: int) -> tuple[Any, Tensor | None]:
+    """The final state of the first ``samples`` samples, and what drives the machine for ``steps`` more steps from there.
+
+    That is nothing where the input entered once; else the drive again, one that changes from step to step from its beginning.
+    """
+    state: Any = type(output.state)(*(field[:, :samples].detach() for field in output.state))
+    if machine.inject != "every":
+        return state, None
+    drive = drive_of(machine, x[:samples])
+    if drive.ndim == 2 + (machine.rule.channels is not None):
+        return state, drive
+    return state, drive[:, torch.arange(steps, device=drive.device) % drive.shape[1]]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

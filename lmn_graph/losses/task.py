@@ -1,0 +1,59 @@
+"""Losses on the prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from topologies import _checks
+
+
+class TaskLoss(nn.Module):
+    """Cross-entropy of class scores, or mean squared error of a regression.
+
+    Args:
+        kind: "classification" or "regression".
+        label_smoothing: ε in [0, 1): the true class has 1 − ε + ε/K, every other ε/K; classification only.
+
+    Raises:
+        ValueError: if an argument is out of range; in the forward pass, if prediction and target do not fit each other.
+    """
+
+    def __init__(self, kind: Literal["classification", "regression"] = "classification", *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.kind = _checks.choice("kind", kind, ("classification", "regression"))
+        self.label_smoothing = _checks.number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+        if self.label_smoothing == 1 or (self.label_smoothing and self.kind == "regression"):
+            raise ValueError(f"label_smoothing must be in [0, 1) and is for classification only, got {label_smoothing!r} for {kind}")
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The mean over the batch.
+
+        Args:
+            prediction: [B, K] class scores, or [B, D] values.
+            target: [B] class numbers; or values [B, D], [B] being the same as [B, 1].
+        """
+        return self._classification(prediction, target) if self.kind == "classification" else self._regression(prediction, target)
+
+    def _classification(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if prediction.ndim != 2 or target.shape != prediction.shape[:1]:
+            raise ValueError(f"target must be [B] for a prediction [B, K], got {tuple(target.shape)} and {tuple(prediction.shape)}")
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise ValueError(f"target must be integer class numbers, got {target.dtype}; for values use regression")
+        # On a GPU the check would wait for the device, and the device checks by itself.
+        if target.device.type == "cpu" and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < prediction.shape[1]:
+            raise ValueError(f"target must be in 0 … {prediction.shape[1] - 1}, got {int(target.min())} … {int(target.max())}")
+        return functional.cross_entropy(prediction, target.long(), label_smoothing=self.label_smoothing)
+
+    def _regression(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if target.ndim == 1 and prediction.ndim == 2 and prediction.shape[1] == 1:
+            target = target.unsqueeze(1)
+        if target.shape != prediction.shape:
+            raise ValueError(f"target must have the shape of the prediction, {tuple(prediction.shape)}, got {tuple(target.shape)}")
+        return functional.mse_loss(prediction, target.to(prediction.dtype))
+
+    def extra_repr(self) -> str:
+        return f"kind={self.kind!r}, label_smoothing={self.label_smoothing:g}"
