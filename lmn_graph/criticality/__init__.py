@@ -1,6 +1,7 @@
 """How far activity is from critical: estimators, the differentiable ones usable as losses (see ``lmn_graph.losses``).
 
-None of them works across samples: each gives one number per sample, so a dead sample cannot hide behind a saturated one.
+They give one number per sample, so that a dead sample cannot hide behind a saturated one; those of damage and the multistep fit,
+which are expectations over many flips or trials, average before they divide.
 """
 
 from lmn_graph.criticality.covariance import covariance_slope
