@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -135,10 +136,10 @@ class Weights(NamedTuple):
     gain: float
 
 
-def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, learn: bool, default: Tensor) -> Weights:
+def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, learn: bool, default: Callable[[], Tensor]) -> Weights:
     """The initial edge weights of a rule.
 
-    ``weight`` None takes the graph's ``edge_weight``, or ``default`` where it has none; a tensor [E] (in the order of the
+    ``weight`` None takes the graph's ``edge_weight``, or ``default()`` where it has none; a tensor [E] (in the order of the
     connectivity) is taken as it is; a number is a gain on the graph's ``edge_weight`` (1 where it has none). A number that is
     not learned stays a number, so that it fits any graph.
     """
@@ -149,10 +150,12 @@ def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, lear
             raise ValueError(f"weight must be a finite floating-point tensor [{connectivity.num_edges}], got {got}")
         value = weight.detach().clone()
     elif weight is None:
-        value = default if connectivity.edge_weight is None else connectivity.edge_weight.to(default.dtype, copy=True)
+        given = connectivity.edge_weight
+        value = default() if given is None else given.to(torch.get_default_dtype(), copy=True)
     else:
         gain = _checks.number("weight", weight)
         if not learn:
             return Weights(None, gain)
-        value = gain * (torch.ones_like(default) if connectivity.edge_weight is None else connectivity.edge_weight.to(default.dtype))
+        given = connectivity.edge_weight
+        value = gain * (torch.ones(connectivity.num_edges) if given is None else given.to(torch.get_default_dtype()))
     return Weights(torch.nn.Parameter(value) if learn else value, 1.0)

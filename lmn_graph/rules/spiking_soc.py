@@ -117,7 +117,7 @@ class SpikingSOC(UpdateRule):
         self.decay = BoundedParameter("decay", decay, n, minimum=0.0, maximum=1.0, learned=DECAY, start=0.9)
         self.utilisation = BoundedParameter("utilisation", utilisation, n, minimum=0.0, maximum=1.0, learned=UTILISATION, start=0.1)
         self.recovery = BoundedParameter("recovery", recovery, n, minimum=1.0, learned=RECOVERY, start=30.0)
-        value, self.gain = edge_weights(self.connectivity, weight, learn_weight, self._default_weight())
+        value, self.gain = edge_weights(self.connectivity, weight, learn_weight, self._default_weight)
         if isinstance(value, nn.Parameter):
             self.weight: Tensor | None = value
         else:
