@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         if debug:
             raise
         print(f"lmn: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -123,17 +124,19 @@ def _import_plugin(name: str) -> None:
     from pathlib import Path
 
     path = Path(name)
-    if path.suffix != ".py":
-        importlib.import_module(name)
-        return
-    if not path.is_file():
-        raise ValueError(f"plugin {name!r} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"plugin {name!r} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        if path.suffix != ".py":
+            importlib.import_module(name)
+            return
+        # A name of its own: my_rule.py must not stand in for a module that others import.
+        spec = importlib.util.spec_from_file_location(f"lmn_plugin_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever somebody else's module raises
+        raise ValueError(f"plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _train(known: argparse.Namespace, rest: list[str]) -> int:
@@ -144,21 +147,29 @@ def _train(known: argparse.Namespace, rest: list[str]) -> int:
     presets, rest = _positional(rest)
     if len(presets) > 1:
         raise ValueError(f"unexpected argument {presets[1]!r}: one preset at most")
-    preset = presets[0] if presets else (None if known.config else "soc-lattice")
+    preset = presets[0] if presets else "soc-lattice"
     config = configure(preset, known.config, rest)
     if known.print_config:
         print(to_yaml(config), end="")
         return 0
-    name = preset or Path(known.config[-1]).stem
+    name = Path(known.config[-1]).stem if known.config and not presets else preset
     folder = Path(known.out) if known.out else _free_folder(Path("runs"), name)
+    return _carry_out(folder, lambda: train(config, folder, smoke=known.smoke, progress=not known.quiet))
+
+
+def _carry_out(folder: Any, job: Callable[[], Run]) -> int:
+    """Train, and report; after Ctrl-C say how to go on."""
     try:
-        run = train(config, folder, smoke=known.smoke, progress=not known.quiet)
+        run = job()
     except KeyboardInterrupt:
-        if (folder / "config.yaml").is_file():
-            print(f"lmn: interrupted; go on with: lmn resume {folder}", file=sys.stderr)
-            return 130
-        raise
-    return _report(run)
+        if not (folder / "config.yaml").is_file():
+            raise
+        print(f"lmn: interrupted; go on with: lmn resume {shlex.quote(str(folder))}", file=sys.stderr)
+        return 130
+    _print_metrics(run.metrics)
+    record = run.record
+    print(f"{record['parameters']:,} parameters, {record['epochs']} epochs, {record['seconds']:.0f} s; everything is in {run.folder}")
+    return 0
 
 
 def _positional(rest: list[str]) -> tuple[list[str], list[str]]:
@@ -180,17 +191,11 @@ def _free_folder(parent: Any, name: str) -> Any:
 
 
 def _resume(known: argparse.Namespace, rest: list[str]) -> int:
+    from pathlib import Path
+
     from lmn_graph.training import resume
 
-    return _report(resume(known.run, progress=not known.quiet))
-
-
-def _report(run: Run) -> int:
-    _print_metrics(run.metrics)
-    print(
-        f"{run.record['parameters']:,} parameters, {run.record['epochs']} epochs, {run.record['seconds']:.0f} s; everything is in {run.folder}"
-    )
-    return 0
+    return _carry_out(Path(known.run), lambda: resume(known.run, progress=not known.quiet))
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
@@ -201,11 +206,9 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 def _evaluate(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.training import evaluate, open_run
-    from lmn_graph.training.build import load_data
 
     run = open_run(known.run)
-    machine = run.machine()
-    _print_metrics(evaluate(machine, load_data(run.config), known.split))
+    _print_metrics(evaluate(run.machine(), run.splits(), known.split))
     return 0
 
 

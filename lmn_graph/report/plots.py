@@ -7,23 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-
-from matplotlib import pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from lmn_graph.machine import LatticeMachine
 
-INK, BLUE, ORANGE, GREEN, GREY = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab"
+INK, BLUE, ORANGE, GREEN, GREY, MUTED = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab", "#6b727c"
 _STYLE: Any = {
-    "figure.dpi": 110,
+    "figure.dpi": 150,
     "savefig.bbox": "tight",
     "font.size": 9.5,
+    "legend.fontsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -33,7 +30,9 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "xtick.color": INK,
     "ytick.color": INK,
+    "axes.titlecolor": INK,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e8eb",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
@@ -42,14 +41,14 @@ Rows = list[dict[str, float]]
 
 
 @contextmanager
-def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple[Figure, Any]]:
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-        try:
-            yield figure, axes
-            figure.savefig(path)
-        finally:
-            plt.close(figure)
+def new_figure(
+    path: Path, rows: int, columns: int, size: tuple[float, float], *, projection: str | None = None, **grid: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure that pyplot does not know: nothing of the caller's plotting is touched."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection}, **grid)
+        figure.savefig(path)
 
 
 def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_in: int = 0) -> list[Path]:
@@ -64,7 +63,7 @@ def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_
     """
     from lmn_graph.training.measure import history
 
-    steps = max(2 * machine.steps, 40)
+    steps = max(2 * machine.steps, 24)
     activity = history(machine, x, steps)
     paths = [folder / name for name in ("losses.png", "raster.png", "dynamics.png")]
     losses(paths[0], rows, burn_in)
@@ -77,14 +76,13 @@ def losses(path: Path, rows: Rows, burn_in: int = 0) -> None:
     """Every loss term over the epochs, each on an axis of its own, and the accuracy or R²."""
     terms = [key for key in rows[0] if key.startswith("train/") and key not in ("train/loss", "train/rate", "train/accuracy")]
     score = next((name for name in ("accuracy", "r2") if f"val/{name}" in rows[0]), "loss")
-    with _figure(path, 1, len(terms) + 1, (3.1 * (len(terms) + 1), 2.7)) as (_, axes):
+    with new_figure(path, 1, len(terms) + 1, (3.1 * (len(terms) + 1), 2.7)) as (_, axes):
         for axis, key in zip(axes[0], terms):
             _line(axis, rows, key, BLUE, "training")
             if key == "train/task":
                 _line(axis, rows, "val/loss", ORANGE, "validation")
                 axis.legend()
-            if all(row[key] > 0 for row in rows):
-                axis.set_yscale("log")
+            _logarithmic(axis, [row[key] for row in rows])
             axis.set_title(f"{key.removeprefix('train/')} loss")
         last = axes[0][-1]
         if f"train/{score}" in rows[0]:
@@ -94,6 +92,7 @@ def losses(path: Path, rows: Rows, burn_in: int = 0) -> None:
         last.legend()
         for axis in axes[0]:
             _epochs(axis, burn_in)
+        _name_burn_in(axes[0][0], burn_in)
 
 
 def raster(path: Path, activity: Tensor, steps: int) -> None:
@@ -107,57 +106,76 @@ def raster(path: Path, activity: Tensor, steps: int) -> None:
     values = activity if activity.dim() == 3 else activity.mean(-1)
     one = values[0].T.cpu().numpy()
     spiking = bool(((values == 0) | (values == 1)).all())
-    with _figure(path, 2, 1, (7.2, 5.0)) as (figure, axes):
+    with new_figure(path, 2, 1, (7.2, 5.4), sharex=True, height_ratios=(2.6, 1)) as (figure, axes):
         top, bottom = axes[:, 0]
-        if spiking:
-            node, time = one.nonzero()
-            size = max(0.4, 260 / one.shape[0])
-            top.scatter(time, node, s=size, c=INK, marker="s", linewidths=0)
-            top.set_xlim(-0.6, one.shape[1] - 0.4)
-            top.set_ylim(-1, one.shape[0])
-        else:
-            image = top.imshow(one, aspect="auto", origin="lower", cmap="RdBu_r", vmin=-abs(one).max(), vmax=abs(one).max())
-            figure.colorbar(image, ax=top, shrink=0.8)
+        limit = max(float(abs(one).max()), 1e-12)
+        colours: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1} if spiking else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        image = top.imshow(one, aspect="auto", origin="lower", interpolation="nearest", **colours)
+        if not spiking:
+            figure.colorbar(image, ax=top, pad=0.02)
+        top.grid(visible=False)
         top.set_title("spikes of one sample" if spiking else "activity of one sample")
+        top.set_title("the readout sees the steps left of the dashed line", loc="right", color=ORANGE, size=8.5, weight="normal")
         top.set_ylabel("node")
+        top.yaxis.set_major_locator(MaxNLocator(integer=True))
         mean = values.abs().mean(2).cpu().numpy()
         bottom.fill_between(range(mean.shape[1]), mean.min(0), mean.max(0), color=BLUE, alpha=0.15, linewidth=0)
         bottom.plot(mean.mean(0), color=BLUE)
-        bottom.set_title("mean activity, and its range over samples")
+        bottom.set_title("mean activity, and its range over samples" if spiking else "mean |activity|, and its range over samples")
         bottom.set_xlabel("step")
         bottom.set_ylim(bottom=0)
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (top, bottom):
-            axis.axvline(steps - 0.5, color=ORANGE, linestyle="--", linewidth=1)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        bottom.set_xlim(top.get_xlim())
+            axis.axvline(steps - 0.5, color=ORANGE, linestyle="--", linewidth=1.2)
 
 
 def dynamics(path: Path, rows: Rows, burn_in: int = 0) -> None:
     """Mean activity and branching ratio (or Lyapunov exponent) over the epochs."""
-    spread = "branching_ratio" if "val/branching_ratio" in rows[0] else "lyapunov"
-    with _figure(path, 1, 2, (7.2, 2.7)) as (_, axes):
+    spread, critical = ("branching_ratio", 1.0) if "val/branching_ratio" in rows[0] else ("lyapunov", 0.0)
+    with new_figure(path, 1, 2, (7.2, 2.7)) as (_, axes):
         left, right = axes[0]
         _line(left, rows, "val/rate", BLUE, "mean")
         for name, colour in (("silent", GREY), ("saturated", ORANGE)):
             if f"val/{name}" in rows[0]:
                 _line(left, rows, f"val/{name}", colour, f"{name} share")
         left.set_title("activity")
-        left.set_ylim(bottom=0)
-        left.legend()
+        left.set_ylim(0, max(1.3 * left.get_ylim()[1], 1e-6))
+        left.legend(loc="upper left", ncols=3, columnspacing=1.0, handlelength=1.2, borderaxespad=0.1)
         _line(right, rows, f"val/{spread}", GREEN, spread)
-        right.axhline(1.0 if spread == "branching_ratio" else 0.0, color=GREY, linestyle="--", linewidth=1)
-        right.set_title("branching ratio" if spread == "branching_ratio" else "Lyapunov exponent")
+        low, high = right.get_ylim()
+        right.set_ylim(min(low, critical - 0.1), max(high, critical + 0.1))
+        right.axhline(critical, color=INK, linestyle="--", linewidth=0.9)
+        right.set_title("branching ratio (1 is critical)" if critical else "Lyapunov exponent (0 is critical)")
         for axis in (left, right):
             _epochs(axis, burn_in)
+        _name_burn_in(right, burn_in)
 
 
 def _line(axis: Axes, rows: Rows, key: str, colour: str, label: str) -> None:
     marker = "o" if len(rows) < 3 else None
-    axis.plot([row["epoch"] for row in rows], [row.get(key, float("nan")) for row in rows], color=colour, label=label, marker=marker)
+    values = [row.get(key, float("nan")) for row in rows]
+    axis.plot([row["epoch"] + 1 for row in rows], values, color=colour, label=label, marker=marker, markersize=4, clip_on=False, zorder=3)
+
+
+def _logarithmic(axis: Axes, values: list[float]) -> None:
+    """A logarithmic axis with plain numbers on it, where the values are positive and span enough."""
+    if min(values) <= 0 or max(values) < 3 * min(values):
+        return
+    axis.set_yscale("log")
+    wide = max(values) > 30 * min(values)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _epochs(axis: Axes, burn_in: int) -> None:
     axis.set_xlabel("epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     if burn_in:
-        axis.axvspan(-0.5, burn_in - 0.5, color=GREY, alpha=0.15, linewidth=0)
+        axis.axvspan(0.5, burn_in + 0.5, color=GREY, alpha=0.15, linewidth=0)
+        axis.set_xlim(left=0.5)
+
+
+def _name_burn_in(axis: Axes, burn_in: int) -> None:
+    if burn_in:
+        axis.text(0.6, 0.03, "burn-in", color=MUTED, size=8, transform=axis.get_xaxis_transform())

@@ -74,8 +74,8 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     )
 
 
-def build_loss(config: dict[str, Any], task: str) -> TotalLoss:
-    """The weighted loss of a configuration for a task, "classification" or "regression"."""
+def build_loss(config: dict[str, Any], task: str, burn_in: int) -> TotalLoss:
+    """The weighted loss of a configuration for a task, "classification" or "regression", after so many epochs of burn-in."""
     settings = LossSettings(**config["loss"])
     terms: dict[str, Any] = {}
     weights = {"task": settings.task_weight}
@@ -85,7 +85,7 @@ def build_loss(config: dict[str, Any], task: str) -> TotalLoss:
             weights[name] = getattr(settings, f"{name}_weight")
     kind: Any = task
     smoothing = settings.label_smoothing if task == "classification" else 0.0
-    return TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=settings.burn_in)
+    return TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=burn_in)
 
 
 def count_parameters(module: nn.Module) -> int:

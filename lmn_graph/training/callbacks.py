@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from lmn_graph.training.files import replacing, write_text
+from lmn_graph.training.files import replacing, save_model, write_text
 
 
 class RandomState(Callback):
@@ -89,7 +88,7 @@ class RunFiles(Checkpoint):
         self.rows = [*self.rows, row]
         if trainer.current_epoch >= self.first_best and row["val/loss"] < self.best:
             self.best = row["val/loss"]
-            save_model(pl_module.machine, self.folder / "checkpoints" / "best.safetensors")
+            save_model(pl_module.get_submodule("machine"), self.folder / "checkpoints" / "best.safetensors")
         write_text(self.folder / "metrics.csv", table(self.rows))
         self._save(trainer)
 
@@ -107,13 +106,6 @@ def table(rows: list[dict[str, float]]) -> str:
     for row in rows:
         writer.writerow({key: int(value) if key in ("epoch", "step") else f"{value:.8g}" for key, value in row.items()})
     return text.getvalue()
-
-
-def save_model(module: Any, path: Path) -> None:
-    """The parameters and persistent buffers of a module as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
 
 
 class Bar(ProgressBar):
@@ -183,6 +175,11 @@ class Patience(EarlyStopping):
     def __init__(self, patience: int, first: int) -> None:
         super().__init__("val/loss", patience=patience, mode="min", check_on_train_epoch_end=True)
         self.first = first
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Whether to stop is not part of Lightning's checkpoint: a run that was killed after its last epoch has to stop again.
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch >= self.first:

@@ -19,9 +19,10 @@ from lmn_graph.registry import Registry, did_you_mean
 from lmn_graph.training.build import GIVEN, NESTED, OPTIONAL, PARTS
 from lmn_graph.training.options import REQUIRED, Option, options
 from lmn_graph.training.settings import SETTINGS
+from topologies import _checks
 
 Config = dict[str, Any]
-_SCALARS = {"seed": (int, 0, "seed of everything that is drawn, >= 0")}
+_SCALARS = {"seed": (int, 0, "seed of everything that is drawn, 0 to 2³² - 1")}
 
 
 def read_yaml(path: str | Path) -> Config:
@@ -41,13 +42,14 @@ def read_yaml(path: str | Path) -> Config:
     return loaded
 
 
-def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = ()) -> Config:
+def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = (), *, data: bool = True) -> Config:
     """The configuration of a run: the preset, overridden by the files, overridden by ``--part``, ``--part.option`` arguments.
 
     Args:
         preset: name of a preset, or None to start from the files alone.
         files: YAML files, later ones win.
         arguments: command-line arguments.
+        data: whether the data must be there; without them their options are left as they are.
 
     Raises:
         ValueError: for an unknown name or option (with the nearest known one), a value of the wrong type, or a missing one.
@@ -56,18 +58,20 @@ def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence
     sources = [] if preset is None else [read_yaml(presets.PRESETS[preset])]
     for source in [*sources, *(read_yaml(path) for path in files)]:
         merged = _merge(merged, source)
-    arguments = _name_parts(list(arguments))
+    arguments = _name_parts(_joined(list(arguments)))
     merged = _merge(merged, _named_on_command_line(arguments))
+    _name_of("data", merged.get("data"))
+    apart = {} if data else {"data": merged.pop("data")}
     parser, known = _parser(merged)
     _refuse_unknown(merged, known, arguments)
-    return _parse(parser, known, merged, arguments)
+    return _parse(parser, known, merged, arguments) | apart
 
 
 def _merge(base: Config, over: Config) -> Config:
     """``over`` on top of ``base``; a part with another name drops the options of the one it replaces."""
     merged = copy.deepcopy(base)
     for key, value in over.items():
-        value = {"name": value} if isinstance(value, str) and (key in PARTS or key == "data") else value
+        value = {"name": value} if isinstance(value, str) and (key in PARTS or key in ("data", "surrogate")) else value
         present = merged.get(key)
         if isinstance(value, dict) and isinstance(present, dict):
             replaced = "name" in value and value["name"] != present.get("name")
@@ -77,27 +81,43 @@ def _merge(base: Config, over: Config) -> Config:
     return merged
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """Every option as ``--key=value``, so that a value may begin with a minus."""
+    joined: list[str] = []
+    tokens = iter(arguments)
+    for token in tokens:
+        if token.startswith("--") and "=" not in token:
+            value = next(tokens, None)
+            if value is None:
+                raise ValueError(f"option {token} expects a value")
+            token = f"{token}={value}"
+        elif not token.startswith("--"):
+            raise ValueError(f"unexpected argument {token!r}: options are spelled --part.option value")
+        joined.append(token)
+    return joined
+
+
 def _name_parts(arguments: list[str]) -> list[str]:
     """``--rule X`` is short for ``--rule.name X``, and so for every part; a nested one is ``--rule.surrogate X``."""
     short = {f"--{kind}" for kind in (*PARTS, "data")} | {"--rule.surrogate"}
     named = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        if key in short and not value:
+            raise ValueError(f"option {key} expects a name")
         named.append(f"{key}.name{equals}{value}" if key in short else argument)
     return named
 
 
 def _named_on_command_line(arguments: list[str]) -> Config:
     found: Config = {}
-    for position, argument in enumerate(arguments):
-        key, equals, value = argument.partition("=")
-        if key.startswith("--") and key.endswith(".name"):
-            if not equals and position + 1 == len(arguments):
-                raise ValueError(f"option {key.removesuffix('.name')} expects a name")
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.endswith(".name"):
             place = found
             for step in key[2:].split(".")[:-1]:
                 place = place.setdefault(step, {})
-            place["name"] = value if equals else arguments[position + 1]
+            place["name"] = value
     return found
 
 
@@ -111,7 +131,8 @@ def _parser(merged: Config) -> tuple[ArgumentParser, dict[str, Option]]:
         known.update({f"{section}.{option.name}": option for option in options(settings, set(), [])})
     for kind, registry in PARTS.items():
         known.update(_part_options(kind, merged.get(kind), registry))
-    known.update(_data_options(merged.get("data")))
+    if "data" in merged:
+        known.update(_data_options(merged["data"]))
     for key, option in known.items():
         initial = None if option.default is REQUIRED or option.registry else option.default
         parser.add_argument(f"--{key}", type=option.type, default=initial, help=option.help or " ")
@@ -163,7 +184,7 @@ def _refuse_unknown(merged: Config, known: dict[str, Option], arguments: list[st
             raise ValueError(f"unknown option {key!r}{_suggest(key, names)}")
     for argument in arguments:
         key = argument.partition("=")[0]
-        if key.startswith("--") and key[2:] not in known:
+        if key[2:] not in known:
             raise ValueError(f"unknown option {key!r}{_suggest(key[2:], names, '--')}")
 
 
@@ -172,7 +193,7 @@ def _suggest(key: str, names: list[str], dashes: str = "") -> str:
     if hint.startswith("; did"):
         return hint.replace("mean '", f"mean '{dashes}")
     group = key.partition(".")[0]
-    inside = [name for name in names if name.startswith(f"{group}.")]
+    inside = [name for name in dict.fromkeys(names) if name.startswith(f"{group}.") and not name.endswith(".name")]
     return (
         f"; options of {group}: {', '.join(inside)}"
         if inside
@@ -196,8 +217,7 @@ def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arg
     for key, option in known.items():
         if option.default is REQUIRED and _value(parsed, key) is None:
             raise ValueError(f"option --{key} is required: {option.help or option.type}")
-    if config["seed"] < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {config['seed']}")
+    _checks.integer("seed", config["seed"], minimum=0, maximum=2**32 - 1)
     for section, settings in SETTINGS.items():
         settings(**config[section])
     return config
@@ -212,7 +232,7 @@ def _one_line(error: Exception, known: dict[str, Option]) -> str:
     """A parser's message as one line that names the option, what came and what was expected."""
     text = " ".join(str(error).split())
     key = re.search(r'Parser key "([^"]+)"', text)
-    value = re.search(r"(?:Given value|Got value): (.*?)\"?$", text)
+    value = re.search(r"(?:Given value|Got value):\s?(.*?)\"?$", text.rpartition("Given value type:")[2])
     if key is None or value is None or key[1] not in known:
         return text.removeprefix("argument ")
     return f"option --{key[1]} must be {_spell(known[key[1]].type)}, got {value[1]!r}"

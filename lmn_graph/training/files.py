@@ -1,21 +1,25 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and models that are either as they were written or refused."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.part")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -23,7 +27,46 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a run directory."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_model(module: nn.Module, path: str | Path) -> None:
+    """The parameters and persistent buffers of a module as safetensors, with a checksum in the header."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"crc32": str(_checksum(tensors))})
+
+
+def load_model(module: nn.Module, path: str | Path) -> None:
+    """Put what :func:`save_model` wrote back into a module of the same kind.
+
+    Raises:
+        ValueError: if the file is missing, damaged or of another module.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            expected = (file.metadata() or {}).get("crc32")
+        if expected is not None and expected != str(_checksum(tensors)):
+            raise ValueError(f"checkpoint {str(path)!r} is damaged: its checksum is not that of its content")
+        module.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise ValueError(f"checkpoint {str(path)!r} is missing") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"checkpoint {str(path)!r} is damaged or of another machine: {' '.join(str(error).split())[:200]}") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes(), zlib.crc32(name.encode(), found))
+    return found

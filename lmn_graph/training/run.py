@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import logging
-import os
+import shutil
 import time
-import warnings
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 import lmn_graph
-from lmn_graph.data import Encoder, Splits
+from lmn_graph.data import DATASETS, Encoder, Split, Splits
+from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
-from lmn_graph.training.callbacks import Bar, Patience, RandomState, RunFiles
 from lmn_graph.training.configuration import Config, configure, to_yaml
-from lmn_graph.training.files import write_text
+from lmn_graph.training.files import load_model, remove_parts, write_text
+from lmn_graph.training.fit import fit, seeded
 from lmn_graph.training.measure import dynamics, quality
-from lmn_graph.training.module import TrainingModule
-from lmn_graph.training.settings import OptimizerSettings, TrainerSettings
+from lmn_graph.training.settings import TrainerSettings
 
 SMOKE = {"epochs": 1, "samples": 256}
+_RECORD = {
+    "smoke": bool,
+    "in_shape": list,
+    "out_features": int,
+    "task": str,
+    "encoder": dict,
+    "data": str,
+    "data_digest": str,
+    "parameters": int,
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,27 @@ class Run:
         """What turns a user's file into input and predictions into words."""
         return Encoder.from_dict(self.record["encoder"])
 
+    @property
+    def epochs(self) -> int:
+        """Epochs to train."""
+        return SMOKE["epochs"] if self.record["smoke"] else self.config["trainer"]["epochs"]
+
+    @property
+    def burn_in(self) -> int:
+        """Epochs of these that leave the task out; never all of them."""
+        return min(self.config["loss"]["burn_in"], self.epochs - 1)
+
+    def splits(self) -> Splits:
+        """The data of the run.
+
+        Raises:
+            ValueError: if they are not there, or not those that the run started with.
+        """
+        splits = _splits(self.config, self.record["smoke"])
+        if _digest(splits) != self.record["data_digest"]:
+            raise ValueError(f"data of run {str(self.folder)!r} have changed since it started")
+        return splits
+
     def machine(self) -> LatticeMachine:
         """The best model of the run, in evaluation mode.
 
@@ -66,12 +94,9 @@ class Run:
         with isolate_rng():
             machine = build.build_machine(self.config, tuple(self.record["in_shape"]), self.record["out_features"])
         path = self.folder / "checkpoints" / "best.safetensors"
-        try:
-            machine.load_state_dict(load_file(path))
-        except FileNotFoundError:
-            raise ValueError(f"run {str(self.folder)!r} has no model yet ({path.name} is missing); resume it first") from None
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise ValueError(f"checkpoint {str(path)!r} is damaged or of another machine: {' '.join(str(error).split())[:200]}") from None
+        if not path.exists():
+            raise ValueError(f"run {str(self.folder)!r} has no model yet ({path.name} is missing); resume it first")
+        load_model(machine, path)
         return machine.eval()
 
 
@@ -88,9 +113,12 @@ def open_run(folder: str | Path) -> Run:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(folder / 'run.json')!r} is damaged: {error}") from None
-    if not isinstance(record, dict) or not {"in_shape", "out_features", "task", "encoder"} <= record.keys():
-        raise ValueError(f"{str(folder / 'run.json')!r} is damaged: it must hold in_shape, out_features, task and encoder")
-    return Run(folder, configure(None, [str(folder / "config.yaml")]), record)
+    for key, kind in _RECORD.items():
+        if not isinstance(record, dict) or type(record.get(key)) is not kind:
+            raise ValueError(f"{str(folder / 'run.json')!r} is damaged: it must hold {key!r} of type {kind.__name__}")
+    if not all(type(side) is int for side in record["in_shape"]):
+        raise ValueError(f"{str(folder / 'run.json')!r} is damaged: in_shape must be a list of integers, got {record['in_shape']}")
+    return Run(folder, configure(None, [str(folder / "config.yaml")], data=False), record)
 
 
 def train(
@@ -110,25 +138,27 @@ def train(
     Raises:
         ValueError: if the data, the machine or the folder is not valid; nothing is written then.
     """
+    _check_free(Path(folder))
+    config = {**config, "data": _located(config["data"])}
     splits = _splits(config, smoke)
-    with isolate_rng():
-        seed_everything(config["seed"], workers=True, verbose=False)
+    record = {
+        "version": lmn_graph.__version__,
+        "smoke": smoke,
+        "in_shape": list(splits.in_shape),
+        "out_features": splits.out_features,
+        "task": splits.task,
+        "encoder": splits.encoder.to_dict(),
+        "data": splits.describe(),
+        "data_digest": _digest(splits),
+    }
+    run = Run(Path(folder), config, record)
+    with seeded(config["seed"]):
         machine = build.build_machine(config, splits.in_shape, splits.out_features)
-        folder = _new_folder(folder)
-        record = {
-            "version": lmn_graph.__version__,
-            "smoke": smoke,
-            "in_shape": list(splits.in_shape),
-            "out_features": splits.out_features,
-            "task": splits.task,
-            "encoder": splits.encoder.to_dict(),
-            "data": splits.describe(),
-            "data_digest": _digest(splits),
-            "parameters": build.count_parameters(machine),
-        }
-        write_text(folder / "config.yaml", to_yaml(config))
-        write_text(folder / "run.json", json.dumps(record, indent=2))
-        return _fit(Run(folder, config, record), machine, splits, progress, callbacks or [], None)
+        record["parameters"] = build.count_parameters(machine)
+        loss = build.build_loss(config, splits.task, run.burn_in)
+        _rehearse(machine, loss, splits, TrainerSettings(**config["trainer"]).batch_size)
+        _new_folder(run.folder, to_yaml(config), json.dumps(record, indent=2))
+        return _fit(run, machine, loss, splits, progress, callbacks, None)
 
 
 def resume(folder: str | Path, *, progress: bool = True, callbacks: list[Callback] | None = None) -> Run:
@@ -140,55 +170,37 @@ def resume(folder: str | Path, *, progress: bool = True, callbacks: list[Callbac
     run = open_run(folder)
     if run.metrics:
         raise ValueError(f"run {str(folder)!r} is finished; start a new one")
-    splits = _splits(run.config, run.record["smoke"])
-    if _digest(splits) != run.record["data_digest"]:
-        raise ValueError(f"data of run {str(folder)!r} have changed since it started")
+    splits = run.splits()
     checkpoint = run.folder / "checkpoints" / "last.ckpt"
-    with isolate_rng():
-        seed_everything(run.config["seed"], workers=True, verbose=False)
+    remove_parts(run.folder)
+    with seeded(run.config["seed"]):
         machine = build.build_machine(run.config, splits.in_shape, splits.out_features)
-        return _fit(run, machine, splits, progress, callbacks or [], checkpoint if checkpoint.is_file() else None)
+        loss = build.build_loss(run.config, splits.task, run.burn_in)
+        return _fit(run, machine, loss, splits, progress, callbacks, checkpoint if checkpoint.is_file() else None)
 
 
-def _fit(run: Run, machine: LatticeMachine, splits: Splits, progress: bool, callbacks: list[Callback], checkpoint: Path | None) -> Run:
-    settings = TrainerSettings(**run.config["trainer"])
-    optimizer = OptimizerSettings(**run.config["optimizer"])
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    epochs = SMOKE["epochs"] if run.record["smoke"] else settings.epochs
-    burn_in = min(run.config["loss"]["burn_in"], epochs - 1)
-    batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=run.config["seed"])
-    validation = Batches(splits.validation.x, splits.validation.y, 256)
-    loss = build.build_loss(run.config, splits.task)
-    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches))
-    files = RunFiles(run.folder, settings.checkpoint_every, first_best=burn_in)
-    # A monitoring callback runs after the module has closed the epoch; the files come last, so that they hold the others' state.
-    extra: list[Callback] = [Patience(settings.patience, burn_in)] if settings.patience else []
-    extra += [Bar()] if progress else []
-    # Lightning greets on every start; its errors and warnings still come through.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator=settings.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=True,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        gradient_clip_val=optimizer.gradient_clip or None,
-        callbacks=[*callbacks, RandomState(), *extra, files],
-        default_root_dir=run.folder,
-    )
+def _fit(
+    run: Run,
+    machine: LatticeMachine,
+    loss: TotalLoss,
+    splits: Splits,
+    progress: bool,
+    callbacks: list[Callback] | None,
+    checkpoint: Path | None,
+) -> Run:
     started = time.perf_counter()
-    if checkpoint is not None:
-        _check_checkpoint(checkpoint)
-    with warnings.catch_warnings():
-        # Lightning 2.6 asks torch >= 2.15 for a tree class that torch is about to rename.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-        trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    return _finish(run, splits, files.rows, time.perf_counter() - started)
+    rows = fit(
+        run.folder,
+        run.config,
+        machine,
+        loss,
+        splits,
+        epochs=run.epochs,
+        progress=progress,
+        callbacks=callbacks or [],
+        checkpoint=checkpoint,
+    )
+    return _finish(run, splits, rows, time.perf_counter() - started)
 
 
 def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: float) -> Run:
@@ -197,7 +209,7 @@ def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: flo
     record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": metrics}
     from lmn_graph.report import plots
 
-    plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.config["loss"]["burn_in"])
+    plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in)
     write_text(run.folder / "run.json", json.dumps(record, indent=2))
     return Run(run.folder, run.config, record)
 
@@ -212,15 +224,29 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
     return {f"{part}/{name}": value for name, value in found.items()}
 
 
+def _located(spec: dict[str, Any]) -> dict[str, Any]:
+    """The options of the data with full paths, so that the run can be taken up from any folder."""
+    paths = {key: spec[key] for key in ("name", "root") if isinstance(spec.get(key), str) and spec[key] not in DATASETS}
+    return {**spec, **{key: str(Path(path).expanduser().resolve()) for key, path in paths.items()}}
+
+
+def _rehearse(machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_size: int) -> None:
+    """One forward pass: parts and losses that do not fit together say so before anything is written."""
+    x, y = (part[:batch_size] for part in splits.train.tensors)
+    with isolate_rng():
+        machine.eval()
+        loss(machine(x), y, machine=machine, x=x, epoch=None)
+        machine.train()
+
+
 def _splits(config: Config, smoke: bool) -> Splits:
     splits = build.load_data(config)
     if not smoke:
         return splits
-    import dataclasses
-
-    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-    count = SMOKE["samples"]
-    return dataclasses.replace(splits, **{name: type(split)(split.x[:count], split.y[:count]) for name, split in parts.items()})
+    train, validation, test = (
+        Split(split.x[: SMOKE["samples"]], split.y[: SMOKE["samples"]]) for split in (splits.train, splits.validation, splits.test)
+    )
+    return dataclasses.replace(splits, train=train, validation=validation, test=test)
 
 
 def _digest(splits: Splits) -> str:
@@ -231,26 +257,25 @@ def _digest(splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def _new_folder(folder: str | Path) -> Path:
-    folder = Path(folder)
+def _check_free(folder: Path) -> None:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"run directory {str(folder)!r} must not exist or be empty")
-        (folder / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise ValueError(f"run directory {str(folder)!r} cannot be made: {error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"run directory {str(folder)!r} is not writable")
-    return folder
 
 
-def _check_checkpoint(path: Path) -> None:
-    import pickle
-    import zipfile
-
+def _new_folder(folder: Path, config: str, record: str) -> None:
+    """A run directory that is there with both of its files or not at all."""
+    new = folder if folder.exists() else folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.part")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"checkpoint {str(path)!r} is damaged: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict) or "loops" not in found:
-        raise ValueError(f"checkpoint {str(path)!r} is not a training checkpoint")
+        (new / "checkpoints").mkdir(parents=True)
+        write_text(new / "run.json", record)
+        write_text(new / "config.yaml", config)
+        if new is not folder:
+            new.rename(folder)
+    except OSError as error:
+        raise ValueError(f"run directory {str(folder)!r} cannot be made: {error.strerror}") from None
+    finally:
+        if new is not folder:
+            shutil.rmtree(new, ignore_errors=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from topologies import _checks
 
 
@@ -41,7 +43,7 @@ class LossSettings:
         task_weight: weight of the loss on the prediction, >= 0.
         criticality_weight: weight of the criticality term, >= 0.
         activity_weight: weight of the activity term, >= 0.
-        burn_in: epochs at the start that train the dynamics only.
+        burn_in: epochs at the start that train the dynamics only; the last epoch of a run always trains the task.
         label_smoothing: label smoothing of a classification, in [0, 1).
     """
 
@@ -54,6 +56,8 @@ class LossSettings:
     def __post_init__(self) -> None:
         for name in ("task_weight", "criticality_weight", "activity_weight", "label_smoothing"):
             _checks.number(f"loss.{name}", getattr(self, name), minimum=0)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"loss.label_smoothing must be a number in [0, 1), got {self.label_smoothing}")
         _checks.integer("loss.burn_in", self.burn_in, minimum=0)
 
 
@@ -104,6 +108,8 @@ class TrainerSettings:
         _checks.integer("trainer.batch_size", self.batch_size, minimum=1)
         for name in ("patience", "checkpoint_every", "threads"):
             _checks.integer(f"trainer.{name}", getattr(self, name), minimum=0)
+        if self.accelerator == "gpu" and not torch.accelerator.is_available():
+            raise ValueError("trainer.accelerator must be 'auto' or 'cpu' on this machine, which has no GPU, got 'gpu'")
 
 
 SETTINGS = {"machine": MachineSettings, "loss": LossSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
