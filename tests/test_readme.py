@@ -1,0 +1,60 @@
+"""What the README and the guides say is true: their code runs, their tables are complete."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import topologies
+from lmn_graph import rollout
+from lmn_graph.catalogue import catalogue
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_ten_lines_run_and_learn(capsys):
+    (code,) = code_blocks(README, "python")
+    exec(compile(code, "README.md", "exec"), {})
+    accuracy = float(capsys.readouterr().out.split()[-1])
+    assert accuracy > 0.9
+
+
+@pytest.mark.parametrize(("kind", "row"), [(kind, "losses on the dynamics" if kind == "losses" else kind) for kind in catalogue()])
+def test_the_table_names_exactly_what_is_registered(kind, row):
+    (cells,) = re.findall(rf"^\| {row} \| (.*) \|$", README, flags=re.MULTILINE)
+    assert sorted(re.findall(r"`([^`]+)`", cells)) == sorted(catalogue()[kind])
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs():
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in ("pip install -e . && lmn train", 'pip install -e ".[test]" && pytest'):
+        assert command in README
+        assert re.search(rf"^{re.escape(command)}$", ci, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_and_pictures_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
+    assert not missing
+
+
+def test_the_rule_of_the_guide_is_a_rule(tmp_path, monkeypatch):
+    """The rule that docs/extending.md shows runs, and its parameters get a gradient."""
+    guide = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = code_blocks(guide, "python")[0].replace("@RULES.register\n", "")  # the registry belongs to all tests
+    (tmp_path / "rule_of_the_guide.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rule = importlib.import_module("rule_of_the_guide").LeakyTanh(topologies.grid(4, 2))
+    rollout(rule, torch.ones(2, rule.num_nodes), steps=3).activity.sum().backward()
+    assert rule.weight.grad.abs().sum() > 0
