@@ -92,28 +92,25 @@ def rollout(
         return state, outputs
 
     columns = _Columns(steps, 1 + len(fields))
-    # Without gradients every step is its own segment: nothing waits beside the buffers.
-    period = (checkpoint or truncate or steps) if torch.is_grad_enabled() else 1
-    for start in range(0, steps, period):
-        # Where both options are given, segments end at the boundaries of both.
-        stop = min(start + period, steps)
-        bounds = _cuts(start, stop, truncate)
-        for first, last in bounds:
-            if truncate is not None and first % truncate == 0 and first > 0:
-                state = type(state)(*(field.detach() for field in state))
-            if checkpoint is not None and torch.is_grad_enabled():
-                state, outputs = activation_checkpoint(segment, state, first, last, use_reentrant=False)
-            else:
-                state, outputs = segment(state, first, last)
-            columns.extend(outputs)
+    for start, stop in pairwise(_boundaries(steps, truncate, checkpoint)):
+        if truncate is not None and start > 0 and start % truncate == 0:
+            state = type(state)(*(field.detach() for field in state))
+        if checkpoint is not None and torch.is_grad_enabled():
+            state, outputs = activation_checkpoint(segment, state, start, stop, use_reentrant=False)
+        else:
+            state, outputs = segment(state, start, stop)
+        columns.extend(outputs)
     activity, *recorded = columns.batch_first()
     return Trajectory(activity, state, dict(zip(fields, recorded)))
 
 
-def _cuts(start: int, stop: int, truncate: int | None) -> list[tuple[int, int]]:
-    if truncate is None:
-        return [(start, stop)]
-    return list(pairwise([start, *range((start // truncate + 1) * truncate, stop, truncate), stop]))
+def _boundaries(steps: int, *periods: int | None) -> list[int]:
+    """Where segments begin and end: at the multiples of every period. Without gradients every step is one, so that nothing waits
+    beside the buffers."""
+    marks = {0, steps}
+    for period in periods if torch.is_grad_enabled() else (1,):
+        marks.update(range(0, steps, period or steps))
+    return sorted(marks)
 
 
 class _Columns:
