@@ -1,0 +1,203 @@
+"""Accuracy of the presets beside standard classifiers, on the same rows.
+
+    python benchmarks/accuracy.py digits [--seeds 3]
+    python benchmarks/accuracy.py mnist --root DIR
+
+Seed s draws the split, the initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
+with the best validation loss; the other classifiers are fitted on the training and the validation rows together, so that nobody has
+seen more than the lattice may. All are scored once, on the same test rows. The multilayer perceptron has as many parameters as the
+lattice. Times are CPU seconds of all threads, which other work on the machine changes less than the wall clock; those of the lattice
+include everything a run does, pictures too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from torch import Tensor
+
+from lmn_graph import criticality
+from lmn_graph.data import Splits
+from lmn_graph.losses.base import continued
+from lmn_graph.machine import LatticeMachine
+from lmn_graph.training import configure, train
+from lmn_graph.training.build import load_data
+
+FLIPS = 4096  # damage dies in most twin runs, so its mean needs many
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset of the library, how many seeds it gets by default, and what stands beside it."""
+
+    name: str
+    seeds: int
+    beside: tuple[str, ...]
+
+
+PRESETS = {
+    "digits": Preset("soc-lattice", 3, ("random forest", "MLP", "RBF SVM", "logistic regression")),
+    "mnist": Preset("mnist", 1, ("random forest", "MLP", "logistic regression")),
+}
+
+
+def baselines(parameters: int, inputs: int, classes: int, seed: int) -> dict[str, Callable[[], Any]]:
+    """Classifiers by name; the perceptron's hidden layer gives it about ``parameters`` parameters."""
+    hidden = max(1, round((parameters - classes) / (inputs + 1 + classes)))
+    return {
+        "random forest": lambda: RandomForestClassifier(n_estimators=300, random_state=seed),
+        "MLP": lambda: MLPClassifier((hidden,), early_stopping=parameters > 200_000, max_iter=1000, random_state=seed),
+        "RBF SVM": lambda: SVC(C=10.0, gamma="scale"),
+        "logistic regression": lambda: LogisticRegression(C=1.0, max_iter=2000, tol=1e-3),
+    }
+
+
+def size(model: Any) -> int:
+    """Numbers that a fitted model keeps: coefficients, nodes of trees, support vectors with their weights."""
+    if isinstance(model, RandomForestClassifier):
+        return sum(tree.tree_.node_count for tree in model.estimators_)
+    if isinstance(model, SVC):
+        return model.support_vectors_.size + model.dual_coef_.size + model.intercept_.size
+    if isinstance(model, MLPClassifier):
+        return sum(array.size for array in (*model.coefs_, *model.intercepts_))
+    return model.coef_.size + model.intercept_.size
+
+
+@torch.no_grad()
+def dynamics(machine: LatticeMachine, x: Tensor, seed: int = 0) -> dict[str, float]:
+    """Branching ratio (damage₁₀/damage₀)^{1/10} over ``FLIPS`` twin runs, mean rate, shares of silent and of saturated neurons.
+
+    A neuron is silent if it fires for no row in any step, saturated if it fires for every row in every step.
+    """
+    training = machine.training
+    machine.eval()
+    activity = machine(x).trajectory.activity.mean((0, 1))
+    generator = torch.Generator().manual_seed(seed)
+    damages = []
+    for rows in (torch.arange(FLIPS) % len(x)).split(1024):
+        state, drive = continued(machine(x[rows]), machine=machine, x=x[rows], samples=len(rows), steps=11)
+        damages.append(criticality.damage_spreading(machine.rule, state, drive, steps=10, generator=generator))
+    machine.train(training)
+    return {
+        "branching ratio": criticality.branching_ratio(torch.cat(damages, 1)),
+        "rate": float(activity.mean()),
+        "silent": float((activity == 0).float().mean()),
+        "saturated": float((activity == 1).float().mean()),
+    }
+
+
+class Watch(Callback):
+    """Measures the dynamics before training and at the end of burn-in."""
+
+    def __init__(self, x: Tensor, burn_in: int) -> None:
+        self.x, self.burn_in = x, burn_in
+        self.found: dict[str, dict[str, float]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.found["before"] = dynamics(pl_module.machine, self.x)  # type: ignore[arg-type]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.burn_in:
+            self.found["burn-in"] = dynamics(pl_module.machine, self.x)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run of the lattice gave; ``dynamics`` before training, after burn-in (where there is one) and of the kept model."""
+
+    accuracy: float
+    parameters: int
+    seconds: float
+    dynamics: dict[str, dict[str, float]]
+    splits: Splits
+
+
+def run(preset: str, seed: int, options: Sequence[str] = ()) -> Trained:
+    """Train a preset with options of ``lmn train`` in a temporary folder."""
+    config = configure(preset, [], [*options, "--seed", str(seed), "--data.seed", str(seed)])
+    splits = load_data(config)
+    x = splits.test.x[:1024]
+    watch = Watch(x, config["loss"]["burn_in"])
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        finished = train(config, Path(folder) / "run", progress=False, callbacks=[watch])
+        seconds = time.process_time() - started
+        found = {**watch.found, "end": dynamics(finished.machine(), x)}
+    return Trained(finished.metrics["test/accuracy"], finished.record["parameters"], seconds, found, splits)
+
+
+def fit(name: str, trained: Trained, seed: int) -> tuple[float, float, float]:
+    """Accuracy, numbers kept and CPU seconds of a classifier fitted on the training and the validation rows of a run."""
+    splits = trained.splits
+    parts = splits.train, splits.validation
+    x = np.concatenate([part.x.flatten(1).numpy() for part in parts])
+    y = np.concatenate([part.y.numpy() for part in parts])
+    model = baselines(trained.parameters, x.shape[1], splits.out_features, seed)[name]()
+    started = time.process_time()
+    model.fit(x, y)
+    seconds = time.process_time() - started
+    return float(model.score(splits.test.x.flatten(1).numpy(), splits.test.y.numpy())), float(size(model)), seconds
+
+
+def spread(values: Sequence[float], digits: int = 2, scale: float = 1.0) -> str:
+    """mean ± standard deviation, of as many values as there are."""
+    scaled = [scale * value for value in values]
+    text = f"{statistics.mean(scaled):.{digits}f}"
+    return f"{text} ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else text
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=PRESETS)
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    parser.add_argument("--root", help="folder of the data, where they are files")
+    arguments = parser.parse_args()
+    preset = PRESETS[arguments.data]
+    options = [] if arguments.root is None else ["--data.root", arguments.root]
+    runs, scores = [], {name: [] for name in preset.beside}
+    for seed in range(arguments.seeds or preset.seeds):
+        runs.append(run(preset.name, seed, options))
+        for name, found in scores.items():
+            found.append(fit(name, runs[-1], seed))
+    print(runs[0].splits.describe() + f"; {len(runs)} seed{'s' * (len(runs) > 1)}\n")
+    rows = [[f"lattice (`lmn train {preset.name}`)", *_columns([(r.accuracy, float(r.parameters), r.seconds) for r in runs])]]
+    rows += [[name, *_columns(found)] for name, found in scores.items()]
+    print(table(["", "test accuracy, %", "parameters", "CPU seconds"], rows), end="\n\n")
+    rows = [
+        [when, spread(of("branching ratio"), 3), spread(of("rate"), 3), spread(of("silent"), 1, 100), spread(of("saturated"), 1, 100)]
+        for when, of in ((when, _values(runs, when)) for when in runs[0].dynamics)
+    ]
+    print(table(["lattice", "branching ratio", "spikes per neuron and step", "silent, %", "saturated, %"], rows))
+
+
+def _columns(found: Sequence[tuple[float, float, float]]) -> list[str]:
+    accuracy, parameters, seconds = zip(*found)
+    return [spread(accuracy, 2, 100), f"{statistics.mean(parameters):,.0f}", f"{statistics.mean(seconds):.1f}"]
+
+
+def _values(runs: Sequence[Trained], when: str) -> Callable[[str], list[float]]:
+    return lambda name: [one.dynamics[when][name] for one in runs]
+
+
+if __name__ == "__main__":
+    main()
