@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import topologies
 from lmn_graph import rollout
-from lmn_graph.rollout import _cuts
+from lmn_graph.rollout import _boundaries
 from lmn_graph.rules import SOCState, SpikingSOC
 from lmn_graph.surrogates import Gaussian
 
@@ -149,10 +149,12 @@ def test_checkpointing_changes_no_gradient(rule, drives, checkpoint, truncate):
 
 
 def test_segments_end_where_either_option_cuts():
-    assert _cuts(0, 7, None) == [(0, 7)]
-    assert _cuts(4, 8, 3) == [(4, 6), (6, 8)]
-    assert _cuts(3, 6, 3) == [(3, 6)]
-    assert _cuts(0, 5, 2) == [(0, 2), (2, 4), (4, 5)]
+    assert _boundaries(7, None, None) == [0, 7]
+    assert _boundaries(5, 2, None) == [0, 2, 4, 5]
+    assert _boundaries(8, 3, 4) == [0, 3, 4, 6, 8]
+    assert _boundaries(6, 9, 3) == [0, 3, 6]
+    with torch.no_grad():
+        assert _boundaries(3, None, 2) == [0, 1, 2, 3]
 
 
 class Kept:
