@@ -26,7 +26,7 @@ class _Spike(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, surrogate: Surrogate) -> Tensor:
         ctx.surrogate = surrogate
         ctx.save_for_backward(u)
-        return (u >= 0).to(u.dtype)
+        return torch.ge(u, 0, out=torch.empty_like(u))  # several times faster than a comparison and a conversion
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:

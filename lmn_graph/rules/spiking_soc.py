@@ -44,11 +44,11 @@ def _no_reset(v: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _reset_to_zero(v: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
-    return v * (1 - s)
+    return torch.addcmul(v, v, s, value=-1)
 
 
 def _subtract_threshold(v: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
-    return v - threshold * s
+    return torch.addcmul(v, threshold, s, value=-1)
 
 
 RESETS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -158,11 +158,12 @@ class SpikingSOC(UpdateRule):
         v, r = state
         s = self.surrogate(v - p.threshold)
         a = self.weighted_sum(p.connectivity, s * r if self.resources else s, p.weight)
-        v = RESETS[self.reset](v, s.detach() if self.detach_reset else s, p.threshold) * p.decay + a
+        v = torch.addcmul(a, RESETS[self.reset](v, s.detach() if self.detach_reset else s, p.threshold), p.decay)
         if drive is not None:
             v = v + drive
         if self.resources:
-            r = (r - p.utilisation * s + (1 - r) * p.recovery).clamp(0, 1)
+            # With τ >= 1 recovery never passes 1: the upper clamp is left out, whose gradient at rest (r = 1) varies with torch.
+            r = torch.relu(torch.addcmul(torch.lerp(r, torch.ones_like(p.recovery), p.recovery), p.utilisation, s, value=-1))
         return SOCState(v, r), s
 
     def flip(self, p: SOCParameters, state: SOCState, node: Tensor) -> SOCState:

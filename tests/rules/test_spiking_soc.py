@@ -89,7 +89,8 @@ def reference_loop(rule, drive, steps, W):
         fed_back = s.detach() if rule.detach_reset else s
         v = {"none": v, "zero": v * (1 - fed_back), "subtract": v - theta * fed_back}[rule.reset] * decay + a + drive
         if rule.resources:
-            r = torch.clamp(r - u * s + (1 - r) / tau, 0, 1)
+            # torch.clamp at 1 gives a resting neuron (r = 1) a gradient of 1 or of 0, depending on torch's version; 1 is never passed.
+            r = (r - u * s + (1 - r) / tau).relu()
         for values, value in zip((spikes, membranes, resources), (s, v, r)):
             values.append(value)
     return [torch.stack(values).movedim(2, 0) for values in (spikes, membranes, resources)]
@@ -442,3 +443,14 @@ def test_a_gpu_gives_the_spikes_of_the_cpu(some_graph, normal):
     found.state.v.sum().backward()
     torch.testing.assert_close(found.activity.cpu(), expected.activity)
     torch.testing.assert_close(rule.weight.grad.cpu(), gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_resources_stay_between_zero_and_one(dtype):
+    """The step has no upper clamp: recovery must not carry a resource past 1, nor use below 0, not even by rounding."""
+    for recovery in (1.0, 1.5, 10.0, 33.3, 100.0):
+        rule = SpikingSOC(topologies.grid(5, 2), recovery=recovery, utilisation=0.7, reset="zero").to(dtype)
+        drive = torch.rand(8, 25, dtype=dtype) * 1.5
+        r = rollout(rule, drive, steps=300, record=("r",)).recorded["r"]
+        assert 0 <= float(r.min()) < 0.4
+        assert float(r.max()) == 1.0
