@@ -38,6 +38,10 @@ class SOCParameters(NamedTuple):
     utilisation: Tensor
     recovery: Tensor
 
+    def to(self, dtype: torch.dtype) -> SOCParameters:
+        """The per-neuron parameters in another dtype."""
+        return SOCParameters(self.connectivity, self.weight, *(value.to(dtype) for value in self[2:]))
+
 
 def _no_reset(v: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
     return v
@@ -156,6 +160,8 @@ class SpikingSOC(UpdateRule):
 
     def step(self, p: SOCParameters, state: SOCState, drive: Tensor | None) -> tuple[SOCState, Tensor]:
         v, r = state
+        if v.dtype != p.decay.dtype:
+            p = p.to(v.dtype)
         s = self.surrogate(v - p.threshold)
         a = self.weighted_sum(p.connectivity, s * r if self.resources else s, p.weight)
         v = torch.addcmul(a, RESETS[self.reset](v, s.detach() if self.detach_reset else s, p.threshold), p.decay)
