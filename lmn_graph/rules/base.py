@@ -109,6 +109,9 @@ class UpdateRule(MessagePassing):
         """w_ij x_j for every edge: the reference of the sparse product."""
         return weight.view(-1, *[1] * (x_j.dim() - 1)) * x_j
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(part for part in (self.connectivity.extra_repr(), self.extra_repr()) if part)})"
+
     def _messages_are_watched(self) -> bool:
         hooks = (
             self._propagate_forward_pre_hooks,

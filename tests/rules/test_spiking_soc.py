@@ -455,3 +455,9 @@ def test_resources_stay_between_zero_and_one(dtype):
             r = rollout(rule, drive, steps=300, record=("r",)).recorded["r"]
         assert 0 <= float(r.min()) < 0.4
         assert float(r.max()) == 1.0
+
+
+def test_the_representation_names_graph_and_options():
+    rule = SpikingSOC(topologies.grid(4, 2), reset="zero", surrogate=Gaussian(0.5))
+    expected = "SpikingSOC(grid, num_nodes=16, num_edges=128, reset='zero', resources=True, surrogate=Gaussian(width=0.5))"
+    assert str(rule) == expected
