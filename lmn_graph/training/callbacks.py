@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from tqdm import tqdm
 
+from lmn_graph.training.batches import Batches
 from lmn_graph.training.files import replacing, save_model, write_text
 
 
@@ -61,22 +62,27 @@ class RunFiles(Checkpoint):
 
     Args:
         folder: the run directory.
+        batches: the training batches; their position is part of the checkpoint.
         every: training steps between checkpoints inside an epoch; 0 for the end of each epoch only.
         first_best: the first epoch whose model may be the best: burn-in epochs may not.
     """
 
-    def __init__(self, folder: Path, every: int = 0, first_best: int = 0) -> None:
+    def __init__(self, folder: Path, batches: Batches, every: int = 0, first_best: int = 0) -> None:
         self.folder = folder
+        self.batches = batches
         self.every = every
         self.first_best = first_best
         self.rows: list[dict[str, float]] = []
         self.best = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best}
+        return {"rows": self.rows, "best": self.best, "batches": self.batches.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = state_dict["rows"], state_dict["best"]
+        # Lightning puts the position back itself, but only into an epoch that was begun: after a checkpoint at the end of an epoch
+        # the next one would have the order of the first.
+        self.batches.load_state_dict(state_dict["batches"])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         # The last batch of an epoch is left to the end of the epoch.

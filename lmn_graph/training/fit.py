@@ -61,7 +61,7 @@ def fit(
     module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches))
     if checkpoint is not None:
         _check_checkpoint(checkpoint, module)
-    files = RunFiles(folder, settings.checkpoint_every, first_best=loss.burn_in)
+    files = RunFiles(folder, batches, settings.checkpoint_every, first_best=loss.burn_in)
     # A monitoring callback runs after the module has closed the epoch; the files come last, so that they hold the others' state.
     extra: list[Callback] = [Patience(settings.patience, loss.burn_in)] if settings.patience else []
     extra += [Bar()] if progress else []

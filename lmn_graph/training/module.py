@@ -52,7 +52,7 @@ class TrainingModule(LightningModule):
         output = self.machine(x)
         total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)
         if not bool(total.isfinite()):
-            raise ValueError(f"loss became {float(total)} in epoch {self.current_epoch}: lower optimizer.lr or check the data")
+            raise ValueError(f"loss became {total.item()} in epoch {self.current_epoch}: lower optimizer.lr or check the data")
         seen: dict[str, Tensor] = {"loss": total.detach(), **terms, "rate": output.trajectory.activity.detach().abs().mean()}
         if self.task == "classification":
             seen["accuracy"] = (output.prediction.detach().argmax(1) == y).float().mean()

@@ -254,6 +254,7 @@ def _digest(splits: Splits) -> str:
     for split in (splits.train, splits.validation, splits.test):
         digest.update(split.x.numpy().tobytes())
         digest.update(split.y.numpy().tobytes())
+    digest.update(json.dumps(splits.encoder.to_dict()).encode())
     return digest.hexdigest()
 
 
