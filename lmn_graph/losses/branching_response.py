@@ -1,4 +1,4 @@
-"""Descendants per spike, held to a target."""
+"""Descendants per spike, held to a target: the default criticality term."""
 
 from __future__ import annotations
 

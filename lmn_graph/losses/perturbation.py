@@ -1,4 +1,4 @@
-"""How far a small change spreads, held to a target: the default criticality term."""
+"""How far a small change spreads, held to a target."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lmn_graph.losses.activity import Activity
 from lmn_graph.losses.base import PhysicsLoss
-from lmn_graph.losses.perturbation import Perturbation
+from lmn_graph.losses.branching_response import BranchingResponse
 from lmn_graph.losses.task import TaskLoss
 from lmn_graph.registry import did_you_mean
 from topologies import _checks
@@ -19,18 +19,15 @@ if TYPE_CHECKING:
     from lmn_graph.machine import LatticeMachine, Output
 
 
-DEFAULT_WEIGHTS = {"task": 1.0, "criticality": 4.0, "activity": 1.0}
-
-
 class TotalLoss(nn.Module):
     r"""γ₀ · task + Σ_k w_k · term_k, added; during the first ``burn_in`` epochs γ₀ = 0: physics only.
 
-    The source's sketch gives task 0.1, criticality 1, activity 0.1 (and clustering, which joins as one more term). Here a term
-    named "criticality" weighs 4 and any other 1 unless given. A term of weight 0 is measured and returned but not trained.
+    The source's sketch gives task 0.1, criticality 1, activity 0.1 (and clustering, which joins as one more term). Here each weighs
+    1 unless given; docs/criticality.md has the experiment behind it. A term of weight 0 is measured and returned but not trained.
 
     Args:
         task: the loss on the prediction; cross-entropy where None.
-        terms: name → loss on the dynamics; where None, ``{"criticality": Perturbation(), "activity": Activity()}``.
+        terms: name → loss on the dynamics; where None, ``{"criticality": BranchingResponse(), "activity": Activity()}``.
         weights: name → weight ≥ 0, "task" among the names.
         burn_in: epochs at the start that leave the task out, ≥ 0.
 
@@ -51,7 +48,7 @@ class TotalLoss(nn.Module):
         if task is not None and not isinstance(task, nn.Module):
             raise ValueError(f"task must be a module (prediction, target) → loss, got {task!r}")
         self.task = TaskLoss() if task is None else task
-        terms = {"criticality": Perturbation(), "activity": Activity()} if terms is None else terms
+        terms = {"criticality": BranchingResponse(), "activity": Activity()} if terms is None else terms
         self.terms = nn.ModuleDict(_checked_terms(terms))
         self.weights = _checked_weights(weights or {}, ["task", *terms])
         self.burn_in = _checks.integer("burn_in", burn_in, minimum=0)
@@ -106,4 +103,4 @@ def _checked_weights(weights: Mapping[str, float], names: list[str]) -> dict[str
     for name in weights:
         if name not in names:
             raise ValueError(f"weights names no term: {name!r}{did_you_mean(name, names)}")
-    return {name: _checks.number(f"weights[{name!r}]", weights.get(name, DEFAULT_WEIGHTS.get(name, 1.0)), minimum=0) for name in names}
+    return {name: _checks.number(f"weights[{name!r}]", weights.get(name, 1.0), minimum=0) for name in names}

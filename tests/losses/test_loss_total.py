@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_machines import machine, output_of
 from torch.nn import functional
 
-from lmn_graph.losses import Activity, CovarianceSlope, Perturbation, PhysicsLoss, PlainRatio, TaskLoss, TotalLoss
+from lmn_graph.losses import Activity, BranchingResponse, CovarianceSlope, PhysicsLoss, PlainRatio, TaskLoss, TotalLoss
 
 
 class Constant(PhysicsLoss):
@@ -78,12 +78,12 @@ def test_burn_in_leaves_the_readout_alone_but_on_the_graph():
 
 
 def test_defaults():
-    """Cross-entropy, the perturbation term at weight 4, the activity at 1, no burn-in."""
+    """Cross-entropy, the branching response and the activity, each at weight 1, no burn-in: what the presets use."""
     total = TotalLoss()
     assert isinstance(total.task, TaskLoss)
-    assert isinstance(total.terms["criticality"], Perturbation)
+    assert isinstance(total.terms["criticality"], BranchingResponse)
     assert isinstance(total.terms["activity"], Activity)
-    assert total.weights == {"task": 1.0, "criticality": 4.0, "activity": 1.0}
+    assert total.weights == {"task": 1.0, "criticality": 1.0, "activity": 1.0}
     assert total.task_weight(0) == 1
     assert "burn_in=0" in repr(total)
     m = machine()
@@ -91,7 +91,7 @@ def test_defaults():
     value, parts = total(m(x), TARGET, machine=m, x=x)
     value.backward()
     assert list(parts) == ["task", "criticality", "activity"]
-    assert value.item() == pytest.approx((parts["task"] + 4 * parts["criticality"] + parts["activity"]).item(), rel=1e-5)
+    assert value.item() == pytest.approx((parts["task"] + parts["criticality"] + parts["activity"]).item(), rel=1e-5)
     assert TotalLoss(terms={}).weights == {"task": 1.0}
 
 
