@@ -225,6 +225,9 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     inputs = encoder.encode(known.file)
     prediction = run.machine().predict(inputs.x)
     header, rows = ["input", encoder.target.name], [[name, value] for name, value in zip(inputs.names, encoder.decode(prediction))]
+    if encoder.target.classes is None and encoder.target.out_features > 1:
+        header = ["input", *(f"{encoder.target.name}[{column}]" for column in range(encoder.target.out_features))]
+        rows = [[name, *values] for name, values in rows]
     if run.record["task"] == "classification":
         header.append("probability")
         for row, probability in zip(rows, torch.softmax(prediction, 1).amax(1).tolist()):

@@ -151,7 +151,8 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
         if option.registry is None:
             found[key] = option
             continue
-        inner = config.get(option.name) or {"name": type(option.default).__name__}
+        inner = config.get(option.name) or {}
+        inner = {"name": type(option.default).__name__, **inner} if isinstance(inner, dict) else inner
         nested = _part_options(key, inner, option.registry)
         if type(option.default).__name__ == _name_of(key, inner) and dataclasses.is_dataclass(option.default):
             for field in dataclasses.fields(option.default):

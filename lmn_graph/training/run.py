@@ -118,6 +118,9 @@ def open_run(folder: str | Path) -> Run:
             raise ValueError(f"{str(folder / 'run.json')!r} is damaged: it must hold {key!r} of type {kind.__name__}")
     if not all(type(side) is int for side in record["in_shape"]):
         raise ValueError(f"{str(folder / 'run.json')!r} is damaged: in_shape must be a list of integers, got {record['in_shape']}")
+    metrics = record.get("metrics", {})
+    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise ValueError(f"{str(folder / 'run.json')!r} is damaged: metrics must map names to numbers, got {metrics}")
     return Run(folder, configure(None, [str(folder / "config.yaml")], data=False), record)
 
 
