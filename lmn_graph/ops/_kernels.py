@@ -38,7 +38,8 @@ class Pattern(NamedTuple):
         return cls(connectivity.rowptr, connectivity.col, connectivity.rowptr_t, connectivity.col_t, connectivity.perm_t)
 
 
-_WIDE, _BLOCK = 512, 128  # columns: beyond the first, the sparse product is faster block by block
+_CACHED = 1 << 20  # elements of a state that stay in cache; a wider one is multiplied by blocks of columns
+_BLOCK = 128  # columns
 
 
 def has_kernel(x: Tensor) -> bool:
@@ -54,9 +55,9 @@ def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
     if not has_kernel(x):
         return _gathered_product(rowptr, col, values, x)
     matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), check_invariants=False)
-    if x.size(1) <= _WIDE:
+    if x.numel() <= _CACHED or x.size(1) < 2 * _BLOCK:
         return matrix @ x.contiguous()
-    return torch.cat([matrix @ block.contiguous() for block in x.split(_BLOCK, 1)], 1)  # a block of the state stays in cache
+    return torch.cat([matrix @ block.contiguous() for block in x.split(_BLOCK, 1)], 1)
 
 
 def sample(rowptr: Tensor, col: Tensor, g: Tensor, x: Tensor, accumulate: Tensor | None = None) -> Tensor:

@@ -437,3 +437,20 @@ def test_a_gpu_gives_the_sums_of_the_cpu(graph, normal, prepare, dtype):
         results.append([tensor.cpu() for tensor in (y, *grads)])
     for cpu, gpu in zip(*results):
         torch.testing.assert_close(gpu, cpu)
+
+
+def test_a_state_that_leaves_the_cache_is_multiplied_block_by_block(random_graph, normal, monkeypatch):
+    """Values and gradients are those of one product, whatever the last block's width."""
+    graph = Connectivity(random_graph)
+    weight = normal(graph.num_edges).requires_grad_()
+    x = normal(graph.num_nodes, 2 * _kernels._BLOCK + 5).requires_grad_()
+    g = normal(*x.shape)
+
+    def run():
+        y = weighted_sum(graph, x, EdgeWeight(graph, weight))
+        return [y, *torch.autograd.grad(y, [x, weight], g)]
+
+    whole = run()
+    monkeypatch.setattr(_kernels, "_CACHED", 1)
+    for blocked, expected in zip(run(), whole):
+        torch.testing.assert_close(blocked, expected, rtol=1e-12, atol=1e-12)
