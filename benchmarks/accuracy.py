@@ -61,7 +61,9 @@ def baselines(parameters: int, inputs: int, classes: int, seed: int) -> dict[str
     large = parameters > 200_000  # these stop on a tenth of their rows: to the end would take an hour
     return {
         "random forest": lambda: RandomForestClassifier(n_estimators=100 if large else 300, random_state=seed),
-        "MLP": lambda: MLPClassifier((hidden,), early_stopping=large, max_iter=1000, random_state=seed),
+        "MLP": lambda: MLPClassifier(
+            (hidden,), early_stopping=large, n_iter_no_change=5 if large else 10, max_iter=1000, random_state=seed
+        ),
         "RBF SVM": lambda: SVC(C=10.0, gamma="scale"),
         "logistic regression": lambda: LogisticRegression(C=1.0, max_iter=2000, tol=1e-3),
     }
