@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from lmn_graph.machine import LatticeMachine
+from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_figure
 
-INK, BLUE, ORANGE, GREEN, GREY, MUTED = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab", "#6b727c"
-_STYLE: Any = {
-    "figure.dpi": 150,
-    "savefig.bbox": "tight",
-    "font.size": 9.5,
-    "legend.fontsize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.titlecolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-}
 Rows = list[dict[str, float]]
-
-
-@contextmanager
-def new_figure(
-    path: Path, rows: int, columns: int, size: tuple[float, float], *, projection: str | None = None, **grid: Any
-) -> Iterator[tuple[Figure, Any]]:
-    """A figure that pyplot does not know: nothing of the caller's plotting is touched."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection}, **grid)
-        figure.savefig(path)
 
 
 def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_in: int = 0) -> list[Path]:

@@ -7,18 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg", force=False)
-
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-INK, BLUE, ORANGE, GREEN, GREY = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab"
+INK, BLUE, ORANGE, GREEN, GREY, MUTED = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab", "#6b727c"
 _STYLE: Any = {
-    "figure.dpi": 110,
+    "figure.dpi": 150,
     "savefig.bbox": "tight",
     "font.size": 9.5,
+    "legend.fontsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -28,7 +25,9 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "xtick.color": INK,
     "ytick.color": INK,
+    "axes.titlecolor": INK,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e8eb",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
@@ -37,14 +36,10 @@ _STYLE: Any = {
 
 @contextmanager
 def new_figure(
-    path: str | Path, rows: int, columns: int, size: tuple[float, float], projection: str | None = None
+    path: str | Path, rows: int, columns: int, size: tuple[float, float], *, projection: str | None = None, **grid: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure of ``rows`` × ``columns`` axes in one style, saved to ``path`` when the block ends well, closed in any case."""
-    with plt.rc_context(_STYLE):
-        subplots: dict[str, Any] = {"projection": projection} if projection else {}
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", subplot_kw=subplots)
-        try:
-            yield figure, axes
-            figure.savefig(path)
-        finally:
-            plt.close(figure)
+    """A figure that pyplot does not know: nothing of the caller's plotting is touched."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection}, **grid)
+        figure.savefig(path)

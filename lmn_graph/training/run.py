@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -56,8 +58,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics of the finished run, such as ``test/accuracy``; empty before."""
-        return self.record.get("metrics", {})
+        """Metrics of the finished run, such as ``test/accuracy``; empty before. What is not defined is NaN, null in the file."""
+        return {name: math.nan if value is None else value for name, value in self.record.get("metrics", {}).items()}
 
     @property
     def encoder(self) -> Encoder:
@@ -119,7 +121,7 @@ def open_run(folder: str | Path) -> Run:
     if not all(type(side) is int for side in record["in_shape"]):
         raise ValueError(f"{str(folder / 'run.json')!r} is damaged: in_shape must be a list of integers, got {record['in_shape']}")
     metrics = record.get("metrics", {})
-    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float, NoneType)) for value in metrics.values()):
         raise ValueError(f"{str(folder / 'run.json')!r} is damaged: metrics must map names to numbers, got {metrics}")
     return Run(folder, configure(None, [str(folder / "config.yaml")], data=False), record)
 
@@ -209,7 +211,8 @@ def _fit(
 def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: float) -> Run:
     machine = run.machine()
     metrics = evaluate(machine, splits)
-    record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": metrics}
+    defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": defined}
     from lmn_graph.report import plots
 
     plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in)

@@ -224,6 +224,11 @@ def test_a_gpu_that_is_not_there_is_refused(data):
         tiny_config(data, "--trainer.accelerator", "gpu")
 
 
-def test_run_json_is_json(learned):
+def test_run_json_is_json(learned, tmp_path):
+    """Also where a number is not defined: R² of one test row."""
     record = json.loads((learned[0].folder / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["parameters"] == sum(p.numel() for p in learned[0].machine().parameters())
+    config = tiny_config(prices(tmp_path, 6), "--data.target", "price")
+    train(config, tmp_path / "run", smoke=True, progress=False)
+    assert json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)["metrics"]["test/r2"] is None
+    assert np.isnan(open_run(tmp_path / "run").metrics["test/r2"])
