@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
+from torch_geometric.utils import to_edge_index
 
 _LIMIT = 2**31 - 1
 _EDGE_FIELDS = ("edge_weight", "edge_attr", "edge_type")
@@ -25,12 +27,13 @@ class Connectivity(nn.Module):
         edge_index: int64 ``[2, E]``, row 0 the source, row 1 the target.
         rowptr, col: int32 ``[N + 1]``, ``[E]``: the incoming edges of every node and their sources.
         rowptr_t, col_t, perm_t: the same for outgoing edges; ``values_t = values[perm_t]``.
-        permutation: int64 ``[E]`` that sorted the input, or None where it was sorted.
+        permutation: int64 ``[E]`` that sorted the input, or None where it was sorted; ``inverse`` undoes it.
         edge_weight, edge_attr, edge_type, pos: the graph's fields in this order, or None.
         shape: the sides of a lattice, or None.
 
     Args:
-        data: a PyG ``Data`` with ``edge_index`` and at least one node.
+        data: a PyG ``Data`` with at least one node and ``edge_index``, or a sparse ``adj_t`` (row = target) as ``ToSparseTensor``
+            makes it, whose values become ``edge_weight`` unless all are 1.
 
     Raises:
         ValueError: if the graph has no node, indices are out of range or not integers, or a field has another length.
@@ -43,6 +46,7 @@ class Connectivity(nn.Module):
     col_t: Tensor
     perm_t: Tensor
     permutation: Tensor | None
+    inverse: Tensor | None
     edge_weight: Tensor | None
     edge_attr: Tensor | None
     edge_type: Tensor | None
@@ -50,11 +54,20 @@ class Connectivity(nn.Module):
 
     def __init__(self, data: Data) -> None:
         super().__init__()
+        with torch.inference_mode(False):  # a graph first met in an evaluation may be trained on later
+            self._build(data)
+
+    def _build(self, data: Data) -> None:
+        if not isinstance(data, Data):
+            raise ValueError(f"topology must be a torch_geometric.data.Data, got {type(data).__name__}")
+        if data.get("edge_index") is None and data.get("adj_t") is not None:
+            data = _from_transposed_adjacency(data)
         edge_index, num_nodes = _validated(data)
         self.num_nodes = num_nodes
         self.num_edges = edge_index.size(1)
-        self.name: str = data.get("name", "graph")
-        self.shape: tuple[int, ...] | None = _shape(data, num_nodes)
+        name = data.get("name")
+        self.name = name if isinstance(name, str) else "graph"
+        self.shape = lattice_shape(data)
 
         key = edge_index[1] * num_nodes + edge_index[0]
         order = None if bool((key[1:] >= key[:-1]).all()) else torch.argsort(key, stable=True)
@@ -64,8 +77,9 @@ class Connectivity(nn.Module):
         source, target = edge_index
         perm_t = torch.argsort(source, stable=True)
         buffers: dict[str, Tensor | None] = {
-            "edge_index": edge_index.contiguous(),
+            "edge_index": edge_index.clone(memory_format=torch.contiguous_format),
             "permutation": order,
+            "inverse": None if order is None else torch.argsort(order),
             "rowptr": _pointers(target, num_nodes),
             "col": source.int(),
             "rowptr_t": _pointers(source, num_nodes),
@@ -99,6 +113,11 @@ class Connectivity(nn.Module):
         components, _ = connected_components(matrix, directed=True, connection="strong")
         return int(components) == self.num_nodes
 
+    def same_graph(self, other: Connectivity) -> bool:
+        """Whether both have the same nodes and the same edges, in whatever order these were given."""
+        same = self.num_nodes == other.num_nodes and self.edge_index.shape == other.edge_index.shape
+        return same and torch.equal(self.edge_index, other.edge_index)
+
     def reweighted(self, edge_weight: Tensor) -> Connectivity:
         """The same graph with other weights, given in the order of the input; they keep their gradient, the indices are shared."""
         if edge_weight.shape != (self.num_edges,) or not edge_weight.is_floating_point():
@@ -114,15 +133,13 @@ class Connectivity(nn.Module):
 
 
 def _validated(data: Any) -> tuple[Tensor, int]:
-    if not isinstance(data, Data):
-        raise ValueError(f"topology must be a torch_geometric.data.Data, got {type(data).__name__}")
     edge_index = data.get("edge_index")
     if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
         got = tuple(edge_index.shape) if isinstance(edge_index, Tensor) else edge_index
         raise ValueError(f"topology.edge_index must be a tensor [2, E], got {got}")
     if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
         raise ValueError(f"topology.edge_index must hold integers, got {edge_index.dtype}")
-    edge_index = (edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long()
+    edge_index = _trainable(edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long()
     num_nodes = data.num_nodes
     if not num_nodes or num_nodes < 1:
         raise ValueError(f"topology must have at least one node, got num_nodes={num_nodes}")
@@ -148,19 +165,37 @@ def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         if not bool(value.isfinite().all()):
             raise ValueError("topology.edge_weight must be finite, got NaN or infinity")
-    return value.detach()
+    return _trainable(value).detach()
 
 
-def _shape(data: Data, num_nodes: int) -> tuple[int, ...] | None:
-    if data.get("shape") is None:
+def _trainable(tensor: Tensor) -> Tensor:
+    """A copy of a tensor made in inference mode, which autograd could not save; any other as it is."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _from_transposed_adjacency(data: Data) -> Data:
+    (target, source), value = to_edge_index(data["adj_t"])
+    found = Data(edge_index=torch.stack([source, target]), num_nodes=data.num_nodes)
+    if not bool((value == 1).all()):
+        found["edge_weight"] = value
+    for field in ("pos", "shape", "name"):
+        if data.get(field) is not None:
+            found[field] = data[field]
+    return found
+
+
+def lattice_shape(data: Data) -> tuple[int, ...] | None:
+    """The sides of a lattice, or None where the graph is none (a batch of lattices is not).
+
+    Raises:
+        ValueError: if the sides do not multiply to the number of nodes, as in a subgraph of a lattice.
+    """
+    shape = data.get("shape")
+    if not isinstance(shape, (tuple, list)) or not shape or not all(isinstance(side, int) for side in shape):
         return None
-    shape = tuple(int(side) for side in data["shape"])
-    product = 1
-    for side in shape:
-        product *= side
-    if product != num_nodes:
-        raise ValueError(f"topology.shape must multiply to num_nodes={num_nodes}, got {shape}")
-    return shape
+    if math.prod(shape) != data.num_nodes:
+        raise ValueError(f"topology.shape must multiply to num_nodes={data.num_nodes}, got {tuple(shape)}; delete it if this is no lattice")
+    return tuple(shape)
 
 
 def _pointers(index: Tensor, num_nodes: int) -> Tensor:

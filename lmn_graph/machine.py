@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.connectivity import Connectivity
 from lmn_graph.projectors.base import Projector
 from lmn_graph.readouts.base import Readout
 from lmn_graph.rollout import Trajectory, rollout
@@ -69,6 +72,8 @@ class LatticeMachine(nn.Module):
                 raise ValueError(f"{name} must be made for the topology's {topology.num_nodes} nodes, got {part.num_nodes}")
             if getattr(part, "channels", rule.channels) != rule.channels:
                 raise ValueError(f"{name}.channels must be the rule's {rule.channels}, got {part.channels}")
+        if not _same_edges(topology, rule):
+            raise ValueError(f"rule must be bound to the topology of the machine, got one bound to {rule.connectivity}")
         if getattr(readout, "steps", self.steps) != self.steps:
             raise ValueError(f"readout.steps must be the machine's {self.steps}, got {readout.steps}")
 
@@ -86,21 +91,47 @@ class LatticeMachine(nn.Module):
         options: dict[str, Any] = {"steps": self.steps, "record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
         if self.inject != "state":
             return rollout(self.rule, drive, state=state, inject=self.inject, **options)
-        if state is None:
-            initial = self.rule.initial_state(drive.size(0))
-            state = type(initial)(drive.transpose(0, 1).contiguous(), *(field.to(drive.dtype) for field in initial[1:]))
+        if state is not None:
+            raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
+        initial = self.rule.initial_state(drive.size(0))
+        state = type(initial)(drive.transpose(0, 1).contiguous(), *(field.to(drive.dtype) for field in initial[1:]))
         return rollout(self.rule, None, state=state, **options)
 
     @torch.no_grad()
     def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:
         """Predictions of any number of samples, in evaluation mode, ``batch_size`` at a time."""
         _checks.integer("batch_size", batch_size, minimum=1)
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return torch.cat([self(part).prediction for part in x.split(batch_size)])
-        finally:
-            self.train(was_training)
+
+    def reset_parameters(self) -> None:
+        """Put the parameters of all parts back to where new ones have them; random ones are drawn anew."""
+        for part in self.children():
+            for module in [part] if hasattr(part, "reset_parameters") else part.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
 
     def extra_repr(self) -> str:
         return f"topology={self.topology.get('name', 'graph')}, steps={self.steps}, inject={self.inject!r}"
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in evaluation mode inside the block, every part of it as it was before after it."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _same_edges(topology: Data, rule: UpdateRule) -> bool:
+    edge_index, graph = topology.get("edge_index"), rule.connectivity
+    if edge_index is None:  # a sparse adjacency
+        return graph.same_graph(Connectivity(topology))
+    if edge_index.shape != graph.edge_index.shape:
+        return False
+    given = edge_index if graph.permutation is None else edge_index[:, graph.permutation.to(edge_index.device)]
+    return bool((given == graph.edge_index.to(given.device)).all()) or graph.same_graph(Connectivity(topology))

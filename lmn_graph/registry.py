@@ -55,8 +55,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _load(self) -> dict[str, T]:
         while self._pending:
-            point = self._pending.pop()
-            self.register(point.load(), name=point.name)
+            self.register(self._pending[-1].load(), name=self._pending[-1].name)
+            self._pending.pop()
         return self._entries
 
     def __getitem__(self, name: str) -> T:

@@ -157,6 +157,8 @@ def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, 
     if not isinstance(drive, Tensor) or not drive.is_floating_point():
         got = drive.dtype if isinstance(drive, Tensor) else type(drive).__name__
         raise ValueError(f"drive must be a floating-point tensor {expected}, got {got}")
+    if not torch.compiler.is_compiling() and not bool(drive.detach().isfinite().all()):
+        raise ValueError("drive must be finite, got NaN or infinity")  # a threshold would hide it
     shape = tuple(drive.shape)
     if shape[1:] == (nodes, *tail):
         drives = drive.transpose(0, 1).unsqueeze(0)

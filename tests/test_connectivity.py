@@ -13,8 +13,10 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from torch_geometric import EdgeIndex
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import ToSparseTensor
 
+import topologies
 from lmn_graph import Connectivity
 
 INTS = torch.tensor([[0, 1], [1, 0]])
@@ -176,3 +178,36 @@ def test_what_is_no_graph_is_refused(case):
     data, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         Connectivity(data)
+
+
+def test_a_sparse_transposed_adjacency_is_the_same_graph(random_graph):
+    """As ToSparseTensor makes it: rows are targets, values are weights."""
+    plain = random_graph.clone()
+    plain.edge_weight = torch.rand(plain.num_edges) + 0.5
+    plain = plain.coalesce()
+    expected = Connectivity(plain)
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):  # PyG leaves it open, and torch warns
+        weighted = ToSparseTensor(attr="edge_weight")(plain.clone())
+        del plain.edge_weight
+        unweighted = ToSparseTensor()(plain)
+    found = Connectivity(weighted)
+    assert found.same_graph(expected)
+    torch.testing.assert_close(found.edge_weight, expected.edge_weight)
+    assert Connectivity(unweighted).edge_weight is None
+
+
+def test_a_batch_of_lattices_is_a_graph_and_a_subgraph_of_one_is_told_apart():
+    batch = Batch.from_data_list([topologies.grid(4, 2), topologies.grid(3, 2)])
+    found = Connectivity(batch)
+    assert found.num_nodes == 25
+    assert found.shape is None
+    part = topologies.grid(4, 2).subgraph(torch.arange(10))
+    with pytest.raises(ValueError, match=r"topology\.shape must multiply to num_nodes=10"):
+        Connectivity(part)
+
+
+def test_later_edits_of_the_data_do_not_reach_the_connectivity(lattice):
+    found = Connectivity(lattice)
+    before = found.edge_index.clone()
+    lattice.edge_index.zero_()
+    assert torch.equal(found.edge_index, before)

@@ -64,14 +64,44 @@ def test_the_drive_enters_every_step_or_first_or_as_the_state(lattice):
     assert torch.equal(machine(x).trajectory.activity[:, 0], (drive >= 0.3).float())
 
 
-def test_a_given_state_replaces_the_injected_one(lattice):
-    """With ``inject="state"`` a stream continues from the state that is passed on."""
+def test_an_input_that_is_the_state_refuses_another_state(lattice):
+    """With ``inject="state"`` a given state would leave the input, and the projector's gradient, out without a word."""
     machine = build(lattice, inject="state")
     x = torch.randn(3, 5)
-    first = machine(x)
-    second = machine(x, first.state)
-    expected = rollout(machine.rule, None, steps=4, state=first.state)
-    assert torch.equal(second.trajectory.activity, expected.activity)
+    with pytest.raises(ValueError, match="state must be None where the input is the initial state"):
+        machine(x, machine(x).state)
+
+
+def test_a_rule_on_another_graph_of_the_same_size_is_refused(lattice):
+    machine = build(lattice)
+    other = SpikingSOC(topologies.grid(4, 2, metric="manhattan"))
+    with pytest.raises(ValueError, match="rule must be bound to the topology of the machine"):
+        LatticeMachine(lattice, machine.projector, other, machine.readout, steps=machine.steps)
+
+
+def test_predicting_leaves_every_part_in_its_mode(lattice):
+    machine = build(lattice).train()
+    machine.readout.eval()
+    machine.predict(torch.randn(3, 5))
+    assert machine.training
+    assert machine.projector.training
+    assert not machine.readout.training
+
+
+def test_reset_parameters_reaches_every_part(lattice):
+    machine = build(lattice)
+    with torch.no_grad():
+        for parameter in machine.parameters():
+            parameter.fill_(7.0)
+    machine.reset_parameters()
+    assert not [name for name, parameter in machine.named_parameters() if bool((parameter == 7).all())]
+
+
+def test_an_input_that_is_not_a_number_is_refused(lattice):
+    """A threshold would turn NaN into silence, and the prediction would look healthy."""
+    machine = build(lattice)
+    with pytest.raises(ValueError, match="drive must be finite"):
+        machine(torch.full((3, 5), float("nan")))
 
 
 def test_truncation_and_checkpointing_reach_the_rollout(lattice):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from lmn_graph.machine import evaluating
 from lmn_graph.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def drive_of(machine: LatticeMachine, x: Tensor) -> Tensor:
 
     A second pass over part of a batch must not move running statistics, and should not draw another dropout mask.
     """
-    with _evaluating(machine.projector):
+    with evaluating(machine.projector):
         return machine.drive(x)
 
 
@@ -65,14 +64,3 @@ def continued(output: Output, *, machine: LatticeMachine, x: Tensor, samples: in
     if drive.ndim == 2 + (machine.rule.channels is not None):
         return state, drive
     return state, drive[:, torch.arange(steps, device=drive.device) % drive.shape[1]]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

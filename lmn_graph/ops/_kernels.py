@@ -10,7 +10,9 @@ torch's own derivative of a sparse matrix built from values allocates a dense NÃ
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +49,21 @@ def has_kernel(x: Tensor) -> bool:
     return x.device.type in ("cpu", "cuda") and x.dtype in (torch.float32, torch.float64)
 
 
+def _exact(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The kernel outside of autocast, which would round its input to a dtype that has no sparse products."""
+
+    @functools.wraps(kernel)
+    def run(*args: Any) -> Tensor:
+        device = args[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return kernel(*args)
+        with torch.autocast(device, enabled=False):
+            return kernel(*args)
+
+    return run
+
+
+@_exact
 def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
     """A x for the rows ``rowptr``, ``col``, ``values``; x [N, B]. No gradient: the raw kernel."""
     n = rowptr.numel() - 1
@@ -56,16 +73,22 @@ def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
         return _gathered_product(rowptr, col, values, x)
     matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), check_invariants=False)
     if x.numel() <= _CACHED or x.size(1) < 2 * _BLOCK:
-        return matrix @ x.contiguous()
-    return torch.cat([matrix @ block.contiguous() for block in x.split(_BLOCK, 1)], 1)
+        return _product(matrix, x)
+    return torch.cat([_product(matrix, block) for block in x.split(_BLOCK, 1)], 1)
 
 
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    y = x.new_empty(matrix.size(0), x.size(1))
+    return torch.addmm(y, matrix, x.contiguous(), beta=0, out=y)  # ``matrix @ x`` would fill and copy a result first
+
+
+@_exact
 def sample(rowptr: Tensor, col: Tensor, g: Tensor, x: Tensor, accumulate: Tensor | None = None) -> Tensor:
     """<g[target e], x[source e]> for every edge, plus ``accumulate``; g, x [N, B]. No gradient: the raw kernel."""
     columns = g.size(1)
     if columns == 0 or col.numel() == 0:
         return g.new_zeros(col.numel()) if accumulate is None else accumulate
-    if not has_kernel(g):
+    if not has_kernel(g) or col.numel() > (rowptr.numel() - 1) ** 2:  # the kernel refuses more entries than a matrix has
         values = _gathered_sample(rowptr, col, g, x)
         return values if accumulate is None else values + accumulate
     if columns % 8 and columns > 1:  # the kernel is an order of magnitude slower at other inner lengths

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _kernels
 from lmn_graph.ops._kernels import Pattern
 
+# Collecting over a backward pass needs to know which pass is running; where torch no longer says so, every step has its own product.
+_COLLECTS = hasattr(torch._C, "_current_graph_task_id") and hasattr(torch.autograd.Variable._execution_engine, "queue_callback")
 _FLUSH_COLUMNS = 256  # columns collected before one sampled product: wide enough to amortise it, small enough to stay in cache
 
 
@@ -30,18 +33,21 @@ class EdgeWeight:
         _check_weight(connectivity, weight)
         self.value = weight
         self.pattern = Pattern.of(connectivity)
-        self.transposed: Tensor | None = None
+        self._transposed: tuple[int, Tensor] | None = None
         self.tape = _Tape(self.pattern)
-        self.token: Tensor = _Token.apply(weight, self.tape) if weight.requires_grad else weight.new_zeros(())
+        collects = weight.requires_grad and not torch.compiler.is_compiling()
+        self.token: Tensor = _Token.apply(weight, self.tape) if collects else weight.new_zeros(())
 
     def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
         """A x or Aᵀ x without a graph; x ``[N, B]``."""
         pattern, values = self.pattern, self.value.detach()
         if not transpose:
             return _kernels.multiply(pattern.rowptr, pattern.col, values, x)
-        if self.transposed is None:
-            self.transposed = values.index_select(0, pattern.perm_t)
-        return _kernels.multiply(pattern.rowptr_t, pattern.col_t, self.transposed, x)
+        # An optimiser may change the weights in place between two sums.
+        version = -1 if self.value.is_inference() else self.value._version
+        if self._transposed is None or self._transposed[0] != version:
+            self._transposed = version, values.index_select(0, pattern.perm_t)
+        return _kernels.multiply(pattern.rowptr_t, pattern.col_t, self._transposed[1], x)
 
 
 class _Tape:
@@ -154,18 +160,31 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
     _check_state(connectivity, x)
     value = weight.value if isinstance(weight, EdgeWeight) else weight
     _check_weight(connectivity, value)
-    if isinstance(weight, EdgeWeight) and weight.pattern.rowptr.shape != connectivity.rowptr.shape:
-        nodes = weight.pattern.rowptr.numel() - 1
-        raise ValueError(f"weight must be prepared for this graph of {connectivity.num_nodes} nodes, got one for {nodes}")
+    if isinstance(weight, EdgeWeight) and weight.pattern.col is not connectivity.col:
+        nodes, edges = weight.pattern.rowptr.numel() - 1, weight.pattern.col.numel()
+        raise ValueError(f"weight must be prepared for this very connectivity, got one for a graph of {nodes} nodes and {edges} edges")
     flat = x.flatten(1)
     common = torch.promote_types(x.dtype, value.dtype)
     if common in (torch.float16, torch.bfloat16):
         common = torch.float32
-    if isinstance(weight, EdgeWeight) and value.dtype == common and not torch.compiler.is_compiling():
-        y = _Sum.apply(flat.to(common), value, weight.token, weight)
+    flat, value = flat.to(common), value if value.dtype == common else value.to(common)
+    pattern = Pattern.of(connectivity)
+    eager = not torch.compiler.is_compiling()
+    if eager and any(forward_ad.unpack_dual(part).tangent is not None for part in (value, flat)):
+        y = _forward_mode(pattern, value, flat)
+    elif eager and _COLLECTS and isinstance(weight, EdgeWeight) and value is weight.value:
+        y = _Sum.apply(flat, value, weight.token, weight)
     else:
-        y = _kernels.spmm(*Pattern.of(connectivity), value.to(common), flat.to(common), False)
+        y = _kernels.spmm(*pattern, value, flat, False)
     return y.to(x.dtype).view(x.shape)
+
+
+def _forward_mode(pattern: Pattern, weight: Tensor, x: Tensor) -> Tensor:
+    """The sum and its directional derivative A(ẇ) x + A(w) ẋ, as a dual number: the sum is linear in each argument."""
+    (weight, d_weight), (x, d_x) = forward_ad.unpack_dual(weight), forward_ad.unpack_dual(x)
+    parts = [] if d_weight is None else [_kernels.spmm(*pattern, d_weight, x, False)]
+    parts += [] if d_x is None else [_kernels.spmm(*pattern, weight, d_x, False)]
+    return forward_ad.make_dual(_kernels.spmm(*pattern, weight, x, False), sum(parts[1:], parts[0]))
 
 
 def _check_state(connectivity: Connectivity, x: Tensor) -> None:

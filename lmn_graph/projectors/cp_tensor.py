@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.connectivity import lattice_shape
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from topologies import _checks
 
@@ -35,8 +36,7 @@ class CPTensor(Projector):
         super().__init__(in_shape, topology, channels=channels)
         self.rank = _checks.integer("rank", rank, minimum=1)
         copies = self.channels or 1
-        shape = topology.get("shape")
-        self.shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
+        self.shape = lattice_shape(topology)
         widths = self.shape or (1,)
         self.factors = nn.ModuleList(nn.Linear(self.in_features, copies * self.rank * width) for width in widths)
         self.nodes = None if self.shape else nn.Parameter(torch.empty(self.rank, self.num_nodes))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.connectivity import lattice_shape
 from lmn_graph.readouts.base import READOUTS, Readout
 from topologies import _checks
 
@@ -53,8 +54,7 @@ class Holographic(Readout):
         if width % _checks.integer("heads", heads, minimum=1):
             raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
-        shape = topology.get("shape")
-        sides = (self.num_nodes,) if shape is None else tuple(shape)
+        sides = lattice_shape(topology) or (self.num_nodes,)
         self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
         self.norm = nn.LayerNorm(width)
         self.position = nn.Parameter(torch.empty(self.steps, width))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import MessagePassing, SumAggregation
 
 from lmn_graph import ops
 from lmn_graph.connectivity import Connectivity
@@ -87,23 +87,30 @@ class UpdateRule(MessagePassing):
         raise ValueError(f"{type(self).__name__} does not spike: there is no spike to flip")
 
     def resolve(self, graph: Data | Connectivity | None) -> Connectivity:
-        """The graph of a call: the bound one, or ``graph`` if every parameter is shared."""
+        """The graph of a call: the bound one, in whatever order its edges come, or any other if every parameter is shared."""
         if graph is None or graph is self.connectivity:
             return self.connectivity
-        if not self.shared:
-            raise ValueError(
-                f"graph must be None: this {type(self).__name__} has parameters of the nodes or edges of {self.connectivity.name!r}"
-            )
         found = graph if isinstance(graph, Connectivity) else Connectivity(graph).to(self.connectivity.rowptr.device)
-        self._check_requirements(found)
+        if self.shared:
+            self._check_requirements(found)
+        elif not found.same_graph(self.connectivity):
+            raise ValueError(
+                f"graph must be the one that this {type(self).__name__} is bound to, {self.connectivity}, because it has parameters of "
+                f"its nodes or edges; got {found}"
+            )
         return found
 
     def weighted_sum(self, connectivity: Connectivity, x: Tensor, weight: ops.EdgeWeight) -> Tensor:
-        """Σ_j w_ij x_j: the sparse product, or ``propagate`` where somebody asked to see the messages."""
-        if self.reference or self._messages_are_watched():
-            size = (connectivity.num_nodes, connectivity.num_nodes)
-            return self.propagate(connectivity.edge_index, x=x, weight=weight.value, size=size)
-        return ops.weighted_sum(connectivity, x, weight)
+        """Σ_j w_ij x_j: the sparse product, or ``propagate`` where messages are watched or are not this sum.
+
+        ``propagate`` sees the edges in the order in which the graph was given, which masks of explainers are in.
+        """
+        if not self.reference and self._is_plain_sum() and not self._messages_are_watched():
+            return ops.weighted_sum(connectivity, x, weight)
+        edge_index, value = connectivity.edge_index, weight.value
+        if connectivity.inverse is not None:
+            edge_index, value = edge_index[:, connectivity.inverse], value[connectivity.inverse]
+        return self.propagate(edge_index, x=x, weight=value, size=(connectivity.num_nodes, connectivity.num_nodes))
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         """w_ij x_j for every edge: the reference of the sparse product."""
@@ -111,6 +118,12 @@ class UpdateRule(MessagePassing):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(part for part in (self.connectivity.extra_repr(), self.extra_repr()) if part)})"
+
+    def _is_plain_sum(self) -> bool:
+        """Whether nobody has changed what a message is or how messages are put together."""
+        kind = type(self)
+        plain = kind.message is UpdateRule.message and kind.update is MessagePassing.update and kind.aggregate is MessagePassing.aggregate
+        return plain and type(self.aggr_module) is SumAggregation
 
     def _messages_are_watched(self) -> bool:
         hooks = (
@@ -139,12 +152,14 @@ class Weights(NamedTuple):
     gain: float
 
 
-def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, learn: bool, default: Callable[[], Tensor]) -> Weights:
+def edge_weights(
+    connectivity: Connectivity, weight: float | Tensor | None, learn: bool, default: Callable[[], Tensor], *, as_given: bool = False
+) -> Weights:
     """The initial edge weights of a rule.
 
-    ``weight`` None takes the graph's ``edge_weight``, or ``default()`` where it has none; a tensor [E] (in the order of the
-    connectivity) is taken as it is; a number is a gain on the graph's ``edge_weight`` (1 where it has none). A number that is
-    not learned stays a number, so that it fits any graph.
+    ``weight`` None takes the graph's ``edge_weight``, or ``default()`` where it has none; a tensor [E] is in the order of the
+    connectivity, or with ``as_given`` in that of the data it was made from; a number is a gain on the graph's ``edge_weight`` (1
+    where it has none). A number that is not learned stays a number, so that it fits any graph.
     """
     _checks.flag("learn_weight", learn)
     if isinstance(weight, Tensor):
@@ -152,6 +167,8 @@ def edge_weights(connectivity: Connectivity, weight: float | Tensor | None, lear
             got = f"{weight.dtype} {tuple(weight.shape)}" + ("" if bool(weight.isfinite().all()) else " with NaN or infinity")
             raise ValueError(f"weight must be a finite floating-point tensor [{connectivity.num_edges}], got {got}")
         value = weight.detach().clone()
+        if as_given and connectivity.permutation is not None:
+            value = value[connectivity.permutation]
     elif weight is None:
         given = connectivity.edge_weight
         value = default() if given is None else given.to(torch.get_default_dtype(), copy=True)

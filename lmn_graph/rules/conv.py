@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ class RuleConv(nn.Module):
     """``forward(x [N, F], edge_index, edge_weight=None) -> [N, F]``: T steps of a rule driven by the node features.
 
     The features are a constant drive. Where the rule has C channels, F must equal C; where its cells are scalar, every feature
-    column is an independent run. A rule whose parameters are shared takes any graph; another takes only the one it is bound to.
+    column is an independent run. A rule whose parameters are shared takes any graph, with ``edge_weight`` (1 where it is not
+    given) times the rule's gain; another takes only the graph it is bound to, its edges in any order, and has weights of its own.
+
+    A node hears its neighbours one step after they became active. Of a spiking rule, which reads spikes before it integrates,
+    activity t depends on nodes up to t − 2 hops away: use at least 3 steps.
 
     Args:
         rule: the update rule.
@@ -35,18 +39,23 @@ class RuleConv(nn.Module):
         self.rule = rule
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.output = _checks.choice("output", output, ("mean", "last"))
-        self._seen: tuple[Tensor, Connectivity] | None = None  # the last graph, sorted once
+        self._seen: tuple[Tensor, int, Connectivity] | None = None  # the last graph and its version, sorted once
+
+    def reset_parameters(self) -> None:
+        """Reset the rule's parameters."""
+        self.rule.reset_parameters()
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        if x.dim() != 2 or (self.rule.channels is not None and x.size(1) != self.rule.channels):
-            raise ValueError(f"x must have shape [N, {self.rule.channels or 'F'}], got {tuple(x.shape)}")
+        if not isinstance(x, Tensor) or x.dim() != 2 or (self.rule.channels is not None and x.size(1) != self.rule.channels):
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must have shape [N, {self.rule.channels or 'F'}], got {got}")
+        if not x.is_floating_point():
+            raise ValueError(f"x must be of floating point, got {x.dtype}")
         connectivity = self._connectivity(x, edge_index, edge_weight)
-        if x.size(0) != connectivity.num_nodes:
-            raise ValueError(f"x must have one row per node ({connectivity.num_nodes}), got {x.size(0)}")
         p = self.rule.prepare(None, connectivity)
         drive = x if self.rule.channels is None else x.unsqueeze(1)
         state = self.rule.initial_state(drive.size(1), graph=connectivity)
-        state = type(state)(*(field.to(x.dtype) for field in state))
+        state = type(state)(*(field.to(torch.promote_types(field.dtype, x.dtype)) for field in state))
         total = torch.zeros_like(drive)
         activity = total
         for _ in range(self.steps):
@@ -55,26 +64,22 @@ class RuleConv(nn.Module):
         return (total / self.steps if self.output == "mean" else activity).view(x.shape)
 
     def _connectivity(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None) -> Connectivity:
-        bound = self.rule.connectivity
-        if edge_weight is None and _has_edges(bound, edge_index):
-            return bound
-        if self._seen is None or self._seen[0] is not edge_index or self._seen[1].num_nodes != x.size(0):
-            self._seen = (edge_index, self.rule.resolve(Data(edge_index=edge_index, num_nodes=x.size(0))))
-        found = self._seen[1]
-        return found if edge_weight is None else found.reweighted(edge_weight)
+        version = -1 if edge_index.is_inference() else edge_index._version
+        seen = self._seen
+        if seen is None or seen[0] is not edge_index or seen[1] != version or version < 0 or seen[2].num_nodes != x.size(0):
+            found = self.rule.resolve(Data(edge_index=edge_index, num_nodes=x.size(0)))
+            self._seen = seen = (edge_index, version, found)
+        if edge_weight is None:
+            return seen[2]
+        if not self.rule.shared:
+            raise ValueError(f"edge_weight must be None: this {type(self.rule).__name__} has edge weights of its own")
+        return seen[2].reweighted(edge_weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": None}
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, output={self.output!r}"
-
-
-def _has_edges(connectivity: Connectivity, edge_index: Tensor) -> bool:
-    """Whether these are the edges of the graph, in the order that it was given or in its own."""
-    if edge_index.shape != connectivity.edge_index.shape:
-        return False
-    order = connectivity.permutation
-    return torch.equal(edge_index, connectivity.edge_index) or (
-        order is not None and torch.equal(edge_index[:, order], connectivity.edge_index)
-    )
 
 
 def as_conv(rule: UpdateRule, steps: int, output: Literal["mean", "last"] = "mean") -> RuleConv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ class SpikingSOC(UpdateRule):
         decay: membrane decay per step, in [0, 1]; None learns one per neuron in [0.4, 0.99].
         utilisation: fraction of the resource that a spike uses, in [0, 1]; None learns one per neuron in [0.01, 0.5].
         recovery: time constant τ of the resource in steps, >= 1; None learns one per neuron in [10, 100].
-        weight: edge weights [E] in the order of the connectivity; a number is a gain on the graph's ``edge_weight`` (1 where
+        weight: edge weights [E] in the order of the topology's edges; a number is a gain on the graph's ``edge_weight`` (1 where
             it has none); None takes ``edge_weight`` or, where there is none, draws w = (1 + z) / (2K), z normal, K the in-degree.
         learn_weight: whether the edge weights are learned.
         reset: what a spike does to its membrane: "none", "zero" v(1 − s), or "subtract" v − θs.
@@ -119,19 +120,34 @@ class SpikingSOC(UpdateRule):
         n = self.num_nodes
         self.threshold = BoundedParameter("threshold", threshold, n, above=0.0, learned=(0.1, 10.0), start=1.0)
         self.decay = BoundedParameter("decay", decay, n, minimum=0.0, maximum=1.0, learned=DECAY, start=0.9)
+        self.resources = _checks.flag("resources", resources)
+        if not resources:  # nothing to learn where nothing is used
+            utilisation, recovery = utilisation or 0.0, recovery or 1.0
         self.utilisation = BoundedParameter("utilisation", utilisation, n, minimum=0.0, maximum=1.0, learned=UTILISATION, start=0.1)
         self.recovery = BoundedParameter("recovery", recovery, n, minimum=1.0, learned=RECOVERY, start=30.0)
-        value, self.gain = edge_weights(self.connectivity, weight, learn_weight, self._default_weight)
+        as_given = isinstance(topology, Data)
+        self._initial = partial(edge_weights, self.connectivity, weight, learn_weight, self._default_weight, as_given=as_given)
+        value, self.gain = self._initial()
         if isinstance(value, nn.Parameter):
             self.weight: Tensor | None = value
         else:
             self.register_buffer("weight", value)
         self.reset = _checks.choice("reset", reset, RESETS)
         self.detach_reset = _checks.flag("detach_reset", detach_reset)
-        self.resources = _checks.flag("resources", resources)
         if not callable(surrogate):
             raise ValueError(f"surrogate must be a callable that maps u to spikes, got {surrogate!r}")
         self.surrogate = surrogate
+
+    def reset_parameters(self) -> None:
+        """Put every parameter back to where a new rule has it; random ones are drawn anew."""
+        super().reset_parameters()
+        for part in (self.threshold, self.decay, self.utilisation, self.recovery):
+            part.reset_parameters()
+        if isinstance(self.weight, nn.Parameter):
+            value, _ = self._initial()
+            assert value is not None
+            with torch.no_grad():
+                self.weight.copy_(value)
 
     def _default_weight(self) -> Tensor:
         degree = self.connectivity.in_degree().clamp(min=1).to(torch.get_default_dtype())

@@ -351,10 +351,13 @@ def test_weights_prepared_for_another_graph_are_refused(random_graph, lattice, n
     with pytest.raises(ValueError, match=r"weight must be a floating-point tensor \[50\], got torch.float64 \(128,\)"):
         weighted_sum(Connectivity(random_graph), normal(13, 2), prepared)
     ring = Data(edge_index=torch.stack([torch.arange(50), torch.arange(1, 51) % 50]), num_nodes=50)
-    with pytest.raises(ValueError, match="weight must be prepared for this graph of 13 nodes, got one for 50"):
+    with pytest.raises(ValueError, match="weight must be prepared for this very connectivity, got one for a graph of 50 nodes"):
         weighted_sum(Connectivity(random_graph), normal(13, 2), EdgeWeight(Connectivity(ring), normal(50)))
     with pytest.raises(ValueError, match=r"weight must be a floating-point tensor \[128\]"):
         EdgeWeight(connectivity, normal(3))
+    twin = Connectivity(lattice)  # the same size is not the same graph
+    with pytest.raises(ValueError, match="this very connectivity"):
+        weighted_sum(twin, normal(16, 2), prepared)
 
 
 def many_graphs():
@@ -454,3 +457,72 @@ def test_a_state_that_leaves_the_cache_is_multiplied_block_by_block(random_graph
     monkeypatch.setattr(_kernels, "_CACHED", 1)
     for blocked, expected in zip(run(), whole):
         torch.testing.assert_close(blocked, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_prepared_weights_follow_an_optimiser_that_changes_them_in_place(random_graph, normal):
+    """The transposed copy is taken anew: values and gradients after a step are those of the new weights."""
+    graph = Connectivity(random_graph)
+    weight = normal(graph.num_edges).requires_grad_()
+    prepared = EdgeWeight(graph, weight)
+    x, g = normal(graph.num_nodes, 4).requires_grad_(), normal(graph.num_nodes, 4)
+    torch.autograd.grad(weighted_sum(graph, x, prepared), x, g)
+    with torch.no_grad():
+        weight.mul_(-2)
+    (found,) = torch.autograd.grad(weighted_sum(graph, x, prepared), x, g)
+    (expected,) = torch.autograd.grad(weighted_sum(graph, x, weight.detach()), x, g)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_forward_mode_derivatives_are_the_sums_of_the_tangents(random_graph, normal, prepare):
+    """torch.func.jvp in the state and in the weights; a custom operator would give zero without a word."""
+    graph = Connectivity(random_graph)
+    weight, x = normal(graph.num_edges), normal(graph.num_nodes, 3)
+    d_weight, d_x = normal(graph.num_edges), normal(graph.num_nodes, 3)
+
+    def run(x, weight):
+        return weighted_sum(graph, x, EdgeWeight(graph, weight) if prepare else weight)
+
+    _, tangent = torch.func.jvp(run, (x, weight), (d_x, d_weight))
+    torch.testing.assert_close(tangent, run(d_x, weight) + run(x, d_weight))
+    _, tangent = torch.func.jvp(lambda x: run(x, weight) + x, (x,), (d_x,))
+    torch.testing.assert_close(tangent, run(d_x, weight) + d_x)
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_autocast_leaves_the_sparse_products_alone(random_graph, prepare):
+    """There are no sparse products in bfloat16: under autocast the sum and its gradients are still those of float32."""
+    graph = Connectivity(random_graph)
+    weight, x = torch.rand(graph.num_edges, requires_grad=True), torch.rand(graph.num_nodes, 8, requires_grad=True)
+    expected = torch.autograd.grad(weighted_sum(graph, x, weight).square().sum(), [x, weight])
+    with torch.autocast("cpu", torch.bfloat16):
+        y = weighted_sum(graph, x, EdgeWeight(graph, weight) if prepare else weight)
+        assert y.dtype == torch.float32
+        found = torch.autograd.grad(y.square().sum(), [x, weight])
+    for got, want in zip(found, expected):
+        torch.testing.assert_close(got, want)
+
+
+def test_more_edges_than_pairs_of_nodes(normal):
+    """Parallel edges may outnumber the entries of a matrix, which the sampled product refuses."""
+    graph = Connectivity(Data(edge_index=torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 0, 0]]), num_nodes=2))
+    weight, x, g = normal(5).requires_grad_(), normal(2, 3).requires_grad_(), normal(2, 3)
+    found = torch.autograd.grad(weighted_sum(graph, x, EdgeWeight(graph, weight)), [x, weight], g)
+    y = torch.zeros_like(x).index_add(0, graph.edge_index[1], x[graph.edge_index[0]] * weight[:, None])
+    for got, want in zip(found, torch.autograd.grad(y, [x, weight], g)):
+        torch.testing.assert_close(got, want)
+
+
+def test_without_the_hooks_of_the_engine_every_step_has_its_own_product(random_graph, normal, monkeypatch):
+    graph = Connectivity(random_graph)
+    weight, x = normal(graph.num_edges).requires_grad_(), normal(graph.num_nodes, 3).requires_grad_()
+
+    def run():
+        prepared = EdgeWeight(graph, weight)
+        y = weighted_sum(graph, weighted_sum(graph, x, prepared).tanh(), prepared)
+        return torch.autograd.grad(y.square().sum(), [x, weight])
+
+    expected = run()
+    monkeypatch.setattr("lmn_graph.ops.weighted._COLLECTS", False)
+    for got, want in zip(run(), expected):
+        torch.testing.assert_close(got, want)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_a_bound_rule_takes_its_graph_in_the_given_and_in_its_own_order_only(ran
     layer, x = as_conv(rule, 3), torch.rand(13, 2)
     assert torch.equal(layer(x, random_graph.edge_index), layer(x, rule.connectivity.edge_index))
     for other in (lattice.edge_index, random_graph.edge_index.flip(0)):
-        with pytest.raises(ValueError, match="graph must be None: this SpikingSOC has parameters of the nodes or edges"):
+        with pytest.raises(ValueError, match="graph must be the one that this SpikingSOC is bound to"):
             layer(torch.rand(int(other.max()) + 1, 2), other)
 
 
@@ -38,7 +39,7 @@ def test_a_shared_rule_takes_any_graph_and_its_weights(lattice, random_graph, no
     x, weight = normal(13, 2).abs(), normal(50).requires_grad_()
     edge_index = random_graph.edge_index
     order = (edge_index[1] * 13 + edge_index[0]).argsort()
-    own = SpikingSOC(random_graph, **(SHARED | {"weight": weight.detach()[order], "learn_weight": True})).double()
+    own = SpikingSOC(random_graph, **(SHARED | {"weight": weight.detach(), "learn_weight": True})).double()
     for _ in range(2):
         found, expected = layer(x, edge_index, weight), as_conv(own, 4)(x, edge_index)
         torch.testing.assert_close(found, expected)
@@ -69,6 +70,39 @@ def test_it_sits_in_a_pyg_model_and_trains(random_graph):
     copy.deepcopy(model)
 
 
+def test_a_graph_edited_in_place_is_another_graph(lattice, random_graph):
+    layer = as_conv(SpikingSOC(lattice, **SHARED), 4)
+    x, edge_index = torch.rand(13, 2), random_graph.edge_index.clone()
+    before = layer(x, edge_index)
+    edge_index.copy_(edge_index.flip(0))
+    after = layer(x, edge_index)
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, as_conv(SpikingSOC(lattice, **SHARED), 4)(x, edge_index.clone()))
+
+
+def test_weights_of_the_bound_graph_do_not_leak_into_calls_without_weights(lattice):
+    """Without ``edge_weight`` every edge counts 1, whether or not these happen to be the edges that the rule was made with."""
+    weighted = lattice.clone()
+    weighted.edge_weight = torch.full((128,), 0.01)
+    layer, x, edge_index = as_conv(SpikingSOC(weighted, **SHARED), 5), torch.rand(16, 2), lattice.edge_index
+    torch.testing.assert_close(layer(x, edge_index), layer(x, edge_index[:, torch.randperm(128)]))
+
+
+def test_evaluated_in_inference_mode_first_it_still_trains(random_graph):
+    layer = as_conv(SpikingSOC(random_graph, surrogate=Gaussian(1.0)), 4)
+    with torch.inference_mode():
+        layer(torch.rand(13, 2), random_graph.edge_index)
+    layer(torch.rand(13, 2), random_graph.edge_index).sum().backward()
+    assert layer.rule.weight.grad is not None
+
+
+def test_the_last_graph_is_not_pickled(lattice):
+    layer = as_conv(SpikingSOC(lattice, **SHARED), 3)
+    size = len(pickle.dumps(layer))
+    layer(torch.rand(500, 1), torch.randint(500, (2, 5000)))
+    assert len(pickle.dumps(layer)) == size
+
+
 def test_an_empty_feature_matrix_passes(lattice):
     assert as_conv(SpikingSOC(lattice), 3)(torch.rand(16, 0), lattice.edge_index).shape == (16, 0)
 
@@ -79,8 +113,14 @@ def test_bad_arguments_are_named(lattice):
     assert "steps=3" in repr(layer)
     with pytest.raises(ValueError, match=r"x must have shape \[N, F\], got \(16,\)"):
         layer(torch.rand(16), edge_index)
-    with pytest.raises(ValueError, match=r"x must have one row per node \(16\), got 20"):
-        layer(torch.rand(20, 1), edge_index)
+    with pytest.raises(ValueError, match=r"node ids in \[0, 10\), got 0 to 15"):
+        layer(torch.rand(10, 1), edge_index)
+    with pytest.raises(ValueError, match=r"x must be of floating point, got torch\.int64"):
+        layer(torch.ones(16, 1, dtype=torch.long), edge_index)
+    with pytest.raises(ValueError, match=r"x must have shape \[N, F\], got tuple"):
+        layer((torch.rand(16, 1), None), edge_index)
+    with pytest.raises(ValueError, match="edge_weight must be None: this SpikingSOC has edge weights of its own"):
+        as_conv(SpikingSOC(lattice), 3)(torch.rand(16, 1), edge_index, torch.ones(128))
     with pytest.raises(ValueError, match=r"edge_weight must be a floating-point tensor \[128\], got .*\(3,\)"):
         layer(torch.rand(16, 1), edge_index, torch.ones(3))
     with pytest.raises(ValueError, match="steps must be an integer >= 1, got 0"):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.explain import Explainer, GNNExplainer, ModelConfig
+from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
+from torch_geometric.nn import MaxAggregation
 
 import topologies
 from lmn_graph import Connectivity, ops, rollout
@@ -209,11 +211,35 @@ class TestWeights:
         assert incoming.mean().item() == pytest.approx(0.5, abs=0.05)
         assert incoming.std().item() == pytest.approx(0.5, abs=0.05)
 
-    def test_a_tensor_is_taken_in_the_order_of_the_connectivity(self, random_graph):
+    def test_a_tensor_is_in_the_order_in_which_the_edges_were_given(self, random_graph):
+        """As ``edge_weight`` would be: of data in their own order, of a connectivity in its sorted order."""
         weight = torch.randn(50)
-        rule = SpikingSOC(random_graph, weight=weight)
-        assert torch.equal(rule.weight, weight)
-        assert rule.weight.data_ptr() != weight.data_ptr()
+        as_field = random_graph.clone()
+        as_field.edge_weight = weight
+        assert torch.equal(SpikingSOC(random_graph, weight=weight).weight, SpikingSOC(as_field).weight)
+        sorted_ = SpikingSOC(Connectivity(random_graph), weight=weight)
+        assert torch.equal(sorted_.weight, weight)
+        assert sorted_.weight.data_ptr() != weight.data_ptr()
+
+    def test_reset_parameters_makes_a_rule_new(self, random_graph):
+        torch.manual_seed(5)
+        rule = SpikingSOC(random_graph, threshold=None)
+        fresh = {name: value.clone() for name, value in rule.state_dict().items()}
+        with torch.no_grad():
+            for parameter in rule.parameters():
+                parameter.fill_(7.0)
+        torch.manual_seed(5)
+        as_conv(rule, 3).reset_parameters()
+        for name, value in rule.state_dict().items():
+            assert torch.equal(value, fresh[name]), name
+
+    def test_nothing_is_learned_about_resources_that_are_not_used(self, lattice):
+        """Unused parameters would stop data-parallel training at its second step."""
+        rule = SpikingSOC(lattice, resources=False)
+        activity = rollout(rule, torch.rand(2, 16), steps=5).activity
+        gradients = torch.autograd.grad(activity.sum(), list(rule.parameters()))
+        assert len(gradients) == 2  # decay and weights
+        assert SpikingSOC(lattice, resources=False, decay=0.9, weight=1.0, learn_weight=False).shared
 
     def test_a_number_is_a_gain(self, random_graph, lattice):
         assert torch.equal(SpikingSOC(lattice, weight=0.3).weight, torch.full((128,), 0.3))
@@ -241,7 +267,7 @@ def test_a_rule_without_node_parameters_runs_on_another_graph(lattice, random_gr
         assert torch.equal(rollout(rule, drive, steps=6, graph=graph).activity, rollout(there, drive, steps=6).activity)
     for bound in (SpikingSOC(lattice), SpikingSOC(lattice, **FIXED), SpikingSOC(lattice, weight=0.5, learn_weight=False)):
         assert not bound.shared
-        with pytest.raises(ValueError, match="graph must be None: this SpikingSOC has parameters of the nodes or edges of 'grid'"):
+        with pytest.raises(ValueError, match="graph must be the one that this SpikingSOC is bound to"):
             rollout(bound, drive, steps=1, graph=random_graph)
 
 
@@ -461,3 +487,44 @@ def test_the_representation_names_graph_and_options():
     rule = SpikingSOC(topologies.grid(4, 2), reset="zero", surrogate=Gaussian(0.5))
     expected = "SpikingSOC(grid, num_nodes=16, num_edges=128, reset='zero', resources=True, surrogate=Gaussian(width=0.5))"
     assert str(rule) == expected
+
+
+def test_masking_an_edge_is_removing_it_also_where_edges_are_not_sorted():
+    """Masks of an explainer are in the order of the edges as given; PyG's datasets are sorted by source, rules by target."""
+    edge_index = torch.tensor([[1, 3, 0, 2, 3], [2, 0, 1, 3, 1]])
+    shared = {"threshold": 0.3, "decay": 0.9, "utilisation": 0.1, "recovery": 30.0, "weight": 1.0, "learn_weight": False, "reset": "zero"}
+    layer, x = as_conv(SpikingSOC(Data(edge_index=edge_index, num_nodes=4), **shared), 9), torch.tensor([[0.0], [0.0], [0.0], [0.2]])
+    heard = 0
+    for edge in range(5):
+        mask = torch.full((5,), 20.0)
+        mask[edge] = -20.0
+        set_masks(layer, mask, edge_index)
+        masked = layer(x, edge_index)
+        clear_masks(layer)
+        rest = edge_index[:, torch.arange(5) != edge]
+        without = as_conv(SpikingSOC(Data(edge_index=rest, num_nodes=4), **shared), 9)
+        assert torch.equal(masked, without(x, rest)), edge
+        heard += not torch.equal(masked, layer(x, edge_index))
+    assert heard >= 3
+
+
+class Louder(SpikingSOC):
+    """A layer extended in PyG's own way: by its message."""
+
+    def message(self, x_j, weight):
+        return 2 * super().message(x_j, weight)
+
+
+def test_a_message_of_ones_own_and_another_aggregation_are_honoured(lattice):
+    torch.manual_seed(0)
+    plain = SpikingSOC(lattice, threshold=0.3)
+    louder = Louder(lattice, threshold=0.3)
+    louder.load_state_dict(plain.state_dict())
+    drive = torch.rand(2, 16)
+    found = rollout(louder, drive, steps=8).activity
+    louder.reference = True
+    assert torch.equal(found, rollout(louder, drive, steps=8).activity)
+    expected = rollout(plain, drive, steps=8).activity
+    assert not torch.equal(found, expected)
+    plain.aggr_module = MaxAggregation()
+    assert not torch.equal(rollout(plain, drive, steps=8).activity, expected)
