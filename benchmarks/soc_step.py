@@ -129,7 +129,8 @@ def main() -> None:
         peak_memory(options.memory, options)
         return
     nodes = options.side**3
-    print(f"{options.side}³ nodes, radius {options.radius}, B = {options.batch}, T = {options.steps}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    size = f"{options.side}³ nodes, radius {options.radius}, B = {options.batch}, T = {options.steps}"
+    print(f"{size}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     check(options)
     works = {way: build(way, options)[0] for way in WAYS}
     times: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -44,17 +44,18 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def command(name: str, text: str, add_help: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=add_help)
         added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
         added.add_argument(
             "--plugin", action="append", default=[], metavar="MODULE", help="import a module or .py file that registers parts"
         )
         return added
 
-    train = command("train", "train a preset, with any part or option swapped")
+    train = command("train", "train a preset, with any part or option swapped", add_help=False)
+    train.set_defaults(format_help=train.format_help)
+    train.add_argument("-h", "--help", action="store_true", help="show this, and every option of the parts that are chosen")
     train.usage = "lmn train [PRESET] [options] [--PART NAME] [--PART.OPTION VALUE]"
-    train.epilog = "every part and option: lmn train [PRESET] --print_config; swap one with --rule NAME, --topology.L 10 and so on"
     train.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML on top of the preset; later files win")
     train.add_argument("--out", metavar="DIR", help="run directory; default: the first free runs/PRESET-NNN")
     train.add_argument("--smoke", action="store_true", help="one epoch on 256 samples: does everything run?")
@@ -142,12 +143,16 @@ def _import_plugin(name: str) -> None:
 def _train(known: argparse.Namespace, rest: list[str]) -> int:
     from pathlib import Path
 
-    from lmn_graph.training import configure, to_yaml, train
+    from lmn_graph.training import configure, describe, to_yaml, train
 
     presets, rest = _positional(rest)
     if len(presets) > 1:
         raise ValueError(f"unexpected argument {presets[1]!r}: one preset at most")
     preset = presets[0] if presets else "soc-lattice"
+    if known.help:
+        print(known.format_help())
+        print(f"every option of the parts chosen here (swap a part, and its options are shown):\n{describe(preset, known.config, rest)}")
+        return 0
     config = configure(preset, known.config, rest)
     if known.print_config:
         print(to_yaml(config), end="")

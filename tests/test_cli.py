@@ -604,3 +604,15 @@ def test_a_closed_pipe_is_no_error(finished):
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == "topologies\n"
     assert done.stderr == ""
+
+
+def test_help_of_train_lists_every_option_of_the_chosen_parts(capsys):
+    """Types, what an option does, and its value here; another rule or readout shows its own."""
+    assert main(["train", "--help", "--readout", "Holographic", "--rule.reset", "zero"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: lmn train [PRESET]" in text
+    assert "--topology.L (an integer or a list of such: an integer; here 8)" in text
+    assert "--rule.reset (one of 'none', 'zero', 'subtract'; here zero)" in text
+    assert "what a spike does to its membrane" in text
+    assert "--readout.rank (an integer; here 64)" in text
+    assert "--readout.skip" not in text

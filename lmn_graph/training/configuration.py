@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import textwrap
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,17 +55,36 @@ def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence
     Raises:
         ValueError: for an unknown name or option (with the nearest known one), a value of the wrong type, or a missing one.
     """
-    merged: Config = {}
-    sources = [] if preset is None else [read_yaml(presets.PRESETS[preset])]
-    for source in [*sources, *(read_yaml(path) for path in files)]:
-        merged = _merge(merged, source)
-    arguments = _name_parts(_joined(list(arguments)))
-    merged = _merge(merged, _named_on_command_line(arguments))
-    _name_of("data", merged.get("data"))
+    merged, arguments = _merged(preset, files, arguments)
     apart = {} if data else {"data": merged.pop("data")}
     parser, known = _parser(merged)
     _refuse_unknown(merged, known, arguments)
     return _parse(parser, known, merged, arguments) | apart
+
+
+def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
+    """Every option of the parts that :func:`configure` would choose: its type, what it does, and its value there."""
+    merged, arguments = _merged(preset, files, arguments)
+    parser, known = _parser(merged)
+    _refuse_unknown(merged, known, arguments)
+    values = _flatten(_parse(parser, known, merged, arguments))
+    lines = []
+    for key, option in known.items():
+        lines.append(f"  --{key.removesuffix('.name')} ({_spell(option.type)}; here {to_yaml(values[key]).split(chr(10))[0]})")
+        lines += textwrap.wrap(option.help, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def _merged(preset: str | None, files: Sequence[str], arguments: Sequence[str]) -> tuple[Config, list[str]]:
+    """The sources on top of each other, with the parts that the command line names, and the arguments in one form."""
+    merged: Config = {}
+    sources = [] if preset is None else [read_yaml(presets.PRESETS[preset])]
+    for source in [*sources, *(read_yaml(path) for path in files)]:
+        merged = _merge(merged, source)
+    joined = _name_parts(_joined(list(arguments)))
+    merged = _merge(merged, _named_on_command_line(joined))
+    _name_of("data", merged.get("data"))
+    return merged, joined
 
 
 def _merge(base: Config, over: Config) -> Config:
