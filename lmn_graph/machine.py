@@ -108,8 +108,9 @@ class LatticeMachine(nn.Module):
         """Put the parameters of all parts back to where new ones have them; random ones are drawn anew."""
         for part in self.children():
             for module in [part] if hasattr(part, "reset_parameters") else part.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
 
     def extra_repr(self) -> str:
         return f"topology={self.topology.get('name', 'graph')}, steps={self.steps}, inject={self.inject!r}"
