@@ -9,6 +9,8 @@ from torch_geometric.data import Data
 
 import topologies
 
+torch.set_num_threads(1)  # the tests' tensors are small: on a busy machine a second thread costs many times what it saves
+
 
 def _directed_random() -> Data:
     """Unsorted, weighted, not symmetric."""
