@@ -118,6 +118,12 @@ class Connectivity(nn.Module):
         same = self.num_nodes == other.num_nodes and self.edge_index.shape == other.edge_index.shape
         return same and torch.equal(self.edge_index, other.edge_index)
 
+    def in_order_of(self, other: Connectivity) -> Connectivity:
+        """This graph, its indices shared, as if its edges had been given in the order in which those of ``other`` were."""
+        found = copy.copy(self)
+        found._buffers = {**self._buffers, "permutation": other.permutation, "inverse": other.inverse}
+        return found
+
     def reweighted(self, edge_weight: Tensor) -> Connectivity:
         """The same graph with other weights, given in the order of the input; they keep their gradient, the indices are shared."""
         if edge_weight.shape != (self.num_edges,) or not edge_weight.is_floating_point():

@@ -140,6 +140,7 @@ for line in sys.stdin:
     job = json.loads(line)
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores Ctrl-C for what it starts in the background
         os.environ.update(job["environment"])
         error = os.open(job["terminal"] or job["error"], os.O_WRONLY | os.O_CREAT | os.O_NOCTTY)
         os.dup2(error, 2)

@@ -93,12 +93,13 @@ class UpdateRule(MessagePassing):
         found = graph if isinstance(graph, Connectivity) else Connectivity(graph).to(self.connectivity.rowptr.device)
         if self.shared:
             self._check_requirements(found)
-        elif not found.same_graph(self.connectivity):
+            return found
+        if not found.same_graph(self.connectivity):
             raise ValueError(
                 f"graph must be the one that this {type(self).__name__} is bound to, {self.connectivity}, because it has parameters of "
                 f"its nodes or edges; got {found}"
             )
-        return found
+        return self.connectivity.in_order_of(found)
 
     def weighted_sum(self, connectivity: Connectivity, x: Tensor, weight: ops.EdgeWeight) -> Tensor:
         """Σ_j w_ij x_j: the sparse product, or ``propagate`` where messages are watched or are not this sum.
