@@ -132,7 +132,7 @@ def _assert_equal(one: object, two: object, where: str) -> None:
 
 
 _STABLE = """
-import json, os, sys
+import json, os, signal, sys
 import lmn_graph.catalogue, lmn_graph.report.plots, lmn_graph.training
 from lmn_graph.cli import main
 print("ready", flush=True)
