@@ -92,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if debug:
             raise
-        print(f"lmn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if text.startswith("unknown ") and "--plugin" not in text and any(word in _USES_RUN for word in arguments):
+            text += "; a part that came from a plugin needs --plugin again"
+        print(f"lmn: error: {text}", file=sys.stderr)
         return 2
 
 
@@ -267,6 +270,7 @@ def _doctor(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+_USES_RUN = {"resume", "evaluate", "predict"}
 _COMMANDS = {"train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "list": _list, "doctor": _doctor}
 
 if __name__ == "__main__":
