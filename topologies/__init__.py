@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch_geometric.data import Data
 
+from topologies._generator import TopologyGenerator
 from topologies._lattice import grid
 
 # every topology by name: one line each
@@ -13,4 +14,4 @@ GENERATORS: dict[str, Callable[..., Data]] = {
     "grid": grid,
 }
 
-__all__ = ["GENERATORS", "grid"]
+__all__ = ["GENERATORS", "TopologyGenerator", "grid"]

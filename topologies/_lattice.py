@@ -18,11 +18,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from topologies import _checks
+from topologies._graph import LIMIT
 
 Metric = Literal["chebyshev", "manhattan", "euclidean"]
 Boundary = Literal["periodic", "open"]
 
-_LIMIT = 2**31 - 1  # nodes and edges are numbered in int32 by everything that runs on a topology
 _CHUNK = 2**18  # edges built at once: what is in flight stays small beside the result
 
 # What the step along one axis adds to the cost of an offset: it is in the neighbourhood if its cost is within the budget of `_arguments`.
@@ -115,15 +115,15 @@ def grid(
     loops = _checks.flag("self_loops", self_loops)
     num_nodes, num_edges = math.prod(axis.length for axis in axes), _count_edges(axes, metric, budget, loops)
     for count, what in ((num_nodes, "nodes"), (num_edges, "edges")):
-        if count > _LIMIT:
-            raise ValueError(f"L={L!r}, dim={dim}, radius={radius!r} must give at most {_LIMIT:,} {what}, got more: choose smaller ones")
+        if count > LIMIT:
+            raise ValueError(f"L={L!r}, dim={dim}, radius={radius!r} must give at most {LIMIT:,} {what}, got more: choose smaller ones")
     return _build(axes, num_nodes, num_edges, *_ports(axes, metric, budget, loops))
 
 
 def _arguments(L: Any, dim: Any, radius: Any, metric: Any, boundary: Any) -> tuple[list[_Axis], int]:
     """The checked arguments as axes and the budget that the cost of an offset may not exceed."""
     dim = _checks.integer("dim", dim, minimum=1, maximum=64)
-    lengths = _per_axis("L", L, dim, lambda name, value: _checks.integer(name, value, minimum=1, maximum=_LIMIT))
+    lengths = _per_axis("L", L, dim, lambda name, value: _checks.integer(name, value, minimum=1, maximum=LIMIT))
     boundaries = _per_axis("boundary", boundary, dim, lambda name, value: _checks.choice(name, value, get_args(Boundary)))
     _checks.choice("metric", metric, get_args(Metric))
     check = _checks.number if metric == "euclidean" else _checks.integer
@@ -157,7 +157,7 @@ def _count_edges(axes: list[_Axis], metric: str, budget: int, self_loops: bool) 
     rest = math.prod(axis.length for axis in axes)
     loops = 0 if self_loops else rest
     along = max(rest // axis.length * axis.all_pairs() for axis in axes) - loops  # the edges of one axis alone
-    if along > _LIMIT:
+    if along > LIMIT:
         return along
     pairs = {0: 1}  # cost so far -> number of (target, source) pairs, all later steps 0
     for axis in axes:
@@ -169,7 +169,7 @@ def _count_edges(axes: list[_Axis], metric: str, budget: int, self_loops: bool) 
                 if total <= budget:
                     grown[total] += count * axis.pairs(step)
         pairs = grown
-        if (found := sum(pairs.values()) * rest - loops) > _LIMIT:
+        if (found := sum(pairs.values()) * rest - loops) > LIMIT:
             break
     return found
 

@@ -1,0 +1,60 @@
+"""A topology with its arguments as an object that makes graphs, for PyG datasets that take a ``GraphGenerator``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch_geometric.data import Data
+from torch_geometric.datasets.graph_generator import GraphGenerator
+
+from topologies._graph import generator_of
+
+
+class TopologyGenerator(GraphGenerator):
+    """A topology and its arguments; every call makes a graph.
+
+    The graphs of a random topology differ from call to call: its ``seed`` is the seed of the whole series, which is the same for
+    every object made alike.
+
+    Args:
+        topology: a function of this package, or any function that returns ``Data``.
+        arguments: for the topology.
+        keywords: for the topology.
+
+    Raises:
+        ValueError: if the topology does not take these arguments; what it refuses itself, it refuses at the call.
+
+    Example:
+        >>> from torch_geometric.datasets import ExplainerDataset
+        >>> rings = TopologyGenerator(topologies.small_world, 50, k=4, p=0.1, seed=3)
+        >>> dataset = ExplainerDataset(rings, motif_generator="house", num_motifs=2, num_graphs=10)
+    """
+
+    def __init__(self, topology: Callable[..., Data], *arguments: Any, **keywords: Any) -> None:
+        super().__init__()
+        if not callable(topology):
+            raise ValueError(f"topology must be a function that returns a Data, got {topology!r}")
+        signature = inspect.signature(topology)
+        try:
+            bound = signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            raise ValueError(f"{topology.__name__}{signature} cannot be called with these arguments: {error}") from None
+        self.topology = topology
+        self.arguments = arguments
+        self.keywords = keywords
+        self._random: torch.Generator | None = None
+        if "seed" in signature.parameters:
+            bound.apply_defaults()
+            self._random = generator_of(bound.arguments["seed"])
+
+    def __call__(self) -> Data:
+        if self._random is None:
+            return self.topology(*self.arguments, **self.keywords)
+        return self.topology(*self.arguments, **{**self.keywords, "seed": self._random})
+
+    def __repr__(self) -> str:
+        given = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.keywords.items())]
+        return f"{type(self).__name__}({', '.join([self.topology.__name__, *given])})"
