@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.ports import ports_of
 from lmn_graph.registry import Registry
 from topologies import _checks
 
@@ -16,16 +17,25 @@ from topologies import _checks
 class Projector(nn.Module):
     """Maps an input ``[B, *in_shape]`` to a drive ``[B, N]``, or ``[B, N, C]`` for a rule with C channels.
 
+    A topology with input ports is driven there only, in the order of its ``input_index``.
+
+    Attributes:
+        num_nodes: N.
+        num_driven: P, the number of nodes that :meth:`project` gives a drive: the input ports, or all nodes.
+
     Args:
         in_shape: shape of one sample.
         topology: the graph to drive.
         channels: None for scalar cells, else C.
+        ports: False drives every node, ports or not.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        ValueError: if a size is not a positive integer, or ``input_index`` does not hold distinct node ids.
     """
 
-    def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None) -> None:
+    input_index: Tensor | None
+
+    def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None, ports: bool = True) -> None:
         super().__init__()
         if not isinstance(in_shape, Sequence) or isinstance(in_shape, (str, bytes)) or not in_shape:
             raise ValueError(f"in_shape must be a non-empty sequence of integers, got {in_shape!r}")
@@ -33,17 +43,23 @@ class Projector(nn.Module):
         self.in_features = math.prod(self.in_shape)
         self.num_nodes = _checks.integer("topology.num_nodes", getattr(topology, "num_nodes", None), minimum=1)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
+        self.register_buffer("input_index", ports_of(topology, "input_index", ports), persistent=False)
+        self.num_driven = self.num_nodes if self.input_index is None else self.input_index.numel()
 
     def forward(self, x: Tensor) -> Tensor:
         """Check the input and :meth:`project` it."""
         if not isinstance(x, Tensor) or x.dim() < 1 or tuple(x.shape[1:]) != self.in_shape:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must have shape [B, {', '.join(map(str, self.in_shape))}], got {got}")
-        return self.project(x)
+        drive = self.project(x)
+        if self.input_index is None:
+            return drive
+        everywhere = drive.new_zeros(drive.size(0), self.num_nodes, *drive.shape[2:])
+        return everywhere.index_copy(1, self.input_index, drive)
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """The drive of a checked input."""
+        """The drive of a checked input, [B, P(, C)]: one entry per driven node."""
 
 
 PROJECTORS: Registry[type[Projector]] = Registry("projector", Projector)

@@ -27,13 +27,14 @@ class CPTensor(Projector):
         in_shape: shape of one sample; it is flattened.
         topology: the graph to drive.
         rank: R >= 1.
+        ports: drive the topology's input ports only, where it has them; the other entries of the tensor are left out.
         channels: None for scalar cells, else C; every channel has factors of its own.
 
     Source: Hitchcock 1927; the CP projector of the Lattice Machine Networks repository.
     """
 
-    def __init__(self, in_shape: Sequence[int], topology: Data, *, rank: int = 16, channels: int | None = None) -> None:
-        super().__init__(in_shape, topology, channels=channels)
+    def __init__(self, in_shape: Sequence[int], topology: Data, *, rank: int = 16, channels: int | None = None, ports: bool = True) -> None:
+        super().__init__(in_shape, topology, channels=channels, ports=ports)
         self.rank = _checks.integer("rank", rank, minimum=1)
         copies = self.channels or 1
         self.shape = lattice_shape(topology)
@@ -65,6 +66,8 @@ class CPTensor(Projector):
                 first = (first.unsqueeze(-1) * part.unsqueeze(-2)).flatten(-2)
             drive = first.sum(2) if len(parts) == 1 else (first.transpose(-1, -2) @ parts[-1]).flatten(-2)
         drive = drive / math.sqrt(self.rank) + self.bias
+        if self.input_index is not None:
+            drive = drive[..., self.input_index]
         return drive.squeeze(1) if self.channels is None else drive.transpose(1, 2)
 
     def extra_repr(self) -> str:

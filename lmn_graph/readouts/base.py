@@ -7,6 +7,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.ports import ports_of
 from lmn_graph.registry import Registry
 from topologies import _checks
 
@@ -14,22 +15,33 @@ from topologies import _checks
 class Readout(nn.Module):
     """Maps an activity ``[B, T, N]`` (``[B, T, N, C]`` with channels) to a prediction ``[B, out_features]``.
 
+    A topology with output ports is read there only, in the order of its ``output_index``.
+
+    Attributes:
+        num_nodes: N.
+        num_read: P, the number of nodes that :meth:`read` gets: the output ports, or all nodes.
+
     Args:
         topology: the graph that was run.
         out_features: number of classes or of regression targets.
         steps: T, the number of steps of the history.
         channels: None for scalar cells, else C.
+        ports: False reads every node, ports or not.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        ValueError: if a size is not a positive integer, or ``output_index`` does not hold distinct node ids.
     """
 
-    def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None) -> None:
+    output_index: Tensor | None
+
+    def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, ports: bool = True) -> None:
         super().__init__()
         self.num_nodes = _checks.integer("topology.num_nodes", getattr(topology, "num_nodes", None), minimum=1)
         self.out_features = _checks.integer("out_features", out_features, minimum=1)
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
+        self.register_buffer("output_index", ports_of(topology, "output_index", ports), persistent=False)
+        self.num_read = self.num_nodes if self.output_index is None else self.output_index.numel()
 
     def forward(self, activity: Tensor) -> Tensor:
         """Check the history and :meth:`read` it."""
@@ -37,11 +49,11 @@ class Readout(nn.Module):
         if not isinstance(activity, Tensor) or tuple(activity.shape[1:]) != tail:
             got = tuple(activity.shape) if isinstance(activity, Tensor) else type(activity).__name__
             raise ValueError(f"activity must have shape [B, {', '.join(map(str, tail))}], got {got}")
-        return self.read(activity)
+        return self.read(activity if self.output_index is None else activity.index_select(2, self.output_index))
 
     @abstractmethod
     def read(self, activity: Tensor) -> Tensor:
-        """The prediction for a checked history."""
+        """The prediction for a checked history, [B, T, P(, C)]: that of the nodes which are read."""
 
 
 READOUTS: Registry[type[Readout]] = Registry("readout", Readout)

@@ -20,8 +20,8 @@ class Holographic(Readout):
     .. math:: h_{tr} = \sum_{n_1 \dots n_d} activity_{t, n_1 \dots n_d} \prod_a f^{(a)}_{n_a r},
               \quad prediction = W\, \mathrm{mean}_t\, \mathrm{Transformer}(h + position) + b.
 
-    With C channels each has factors of its own and h has C·R features. A graph without lattice shape gets learned node factors
-    [N, R].
+    With C channels each has factors of its own and h has C·R features. A graph without lattice shape, or one that is read
+    at its output ports, gets learned node factors [N, R].
 
     Args:
         topology: the graph that was run.
@@ -32,6 +32,7 @@ class Holographic(Readout):
         heads: attention heads; must divide R (times C).
         dropout: dropout inside the transformer.
         channels: None for scalar cells, else C.
+        ports: read the topology's output ports only, where it has them.
 
     Source: the holographic readout of the Lattice Machine Networks repository; Vaswani et al. 2017 for the transformer.
     """
@@ -47,14 +48,15 @@ class Holographic(Readout):
         heads: int = 4,
         dropout: float = 0.0,
         channels: int | None = None,
+        ports: bool = True,
     ) -> None:
-        super().__init__(topology, out_features, steps, channels=channels)
+        super().__init__(topology, out_features, steps, channels=channels, ports=ports)
         self.rank = _checks.integer("rank", rank, minimum=1)
         width = self.rank * (self.channels or 1)
         if width % _checks.integer("heads", heads, minimum=1):
             raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
-        sides = lattice_shape(topology) or (self.num_nodes,)
+        sides = (lattice_shape(topology) if self.output_index is None else None) or (self.num_read,)
         self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
         self.norm = nn.LayerNorm(width)
         self.position = nn.Parameter(torch.empty(self.steps, width))
@@ -76,7 +78,7 @@ class Holographic(Readout):
         product = self.factors[0]
         for factor in list(self.factors)[1:]:
             product = (product.unsqueeze(1) * factor).flatten(0, 1)
-        return product / math.sqrt(self.num_nodes)
+        return product / math.sqrt(self.num_read)
 
     def read(self, activity: Tensor) -> Tensor:
         factors = self.node_factors()

@@ -18,17 +18,26 @@ class Rate(Readout):
         out_features: number of classes or of regression targets.
         steps: T.
         channels: None for scalar cells, else C.
+        ports: read the topology's output ports only, where it has them.
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a node while training.
     """
 
     def __init__(
-        self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, skip: int = 0, dropout: float = 0.0
+        self,
+        topology: Data,
+        out_features: int,
+        steps: int,
+        *,
+        channels: int | None = None,
+        ports: bool = True,
+        skip: int = 0,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(topology, out_features, steps, channels=channels)
+        super().__init__(topology, out_features, steps, channels=channels, ports=ports)
         self.skip = _checks.integer("skip", skip, minimum=0, maximum=self.steps - 1)
         self.dropout = nn.Dropout(_checks.number("dropout", dropout, minimum=0.0, maximum=1.0))
-        self.linear = nn.Linear(self.num_nodes * (self.channels or 1), self.out_features)
+        self.linear = nn.Linear(self.num_read * (self.channels or 1), self.out_features)
 
     def read(self, activity: Tensor) -> Tensor:
         return self.linear(self.dropout(activity[:, self.skip :].mean(1).flatten(1)))

@@ -1,0 +1,105 @@
+"""Ports: a topology that names its inputs and outputs is driven and read there only, in their order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+import topologies
+from lmn_graph import LatticeMachine
+from lmn_graph.projectors import PROJECTORS, CPTensor, Linear
+from lmn_graph.readouts import READOUTS, Rate
+from lmn_graph.rules import SpikingSOC
+
+INPUTS, OUTPUTS = [5, 0, 9], [11, 3]
+
+
+@pytest.fixture(params=["lattice", "graph"])
+def ported(request):
+    graph = topologies.grid((3, 4), 2)
+    graph.input_index, graph.output_index = torch.tensor(INPUTS), torch.tensor(OUTPUTS)
+    if request.param == "graph":
+        del graph.shape
+    return graph
+
+
+@pytest.mark.parametrize("name", list(PROJECTORS))
+@pytest.mark.parametrize("channels", [None, 2])
+def test_the_drive_is_zero_everywhere_but_at_the_input_ports(name, channels, ported):
+    tail = () if channels is None else (channels,)
+    drive = PROJECTORS[name]((4,), ported, channels=channels)(torch.rand(3, 4))
+    assert drive.shape == (3, 12, *tail)
+    assert drive.detach().abs().sum(0).reshape(12, -1).sum(1).nonzero().flatten().tolist() == sorted(INPUTS)
+    everywhere = PROJECTORS[name]((4,), ported, channels=channels, ports=False)(torch.rand(3, 4))
+    assert bool((everywhere != 0).all())
+
+
+def test_the_rows_of_a_linear_projector_are_the_ports_in_their_order(ported):
+    projector, x = Linear((4,), ported), torch.rand(3, 4)
+    torch.testing.assert_close(projector(x)[:, INPUTS], projector.linear(x))
+    assert projector.linear.out_features == len(INPUTS)
+
+
+def test_cp_tensor_drives_the_ports_as_it_would_drive_the_whole_graph(ported):
+    """Same parameters, same values at the ports."""
+    one, two = CPTensor((4,), ported), CPTensor((4,), ported, ports=False)
+    two.load_state_dict(one.state_dict())
+    x = torch.rand(3, 4)
+    torch.testing.assert_close(one(x)[:, INPUTS], two(x)[:, INPUTS])
+
+
+@pytest.mark.parametrize("name", list(READOUTS))
+@pytest.mark.parametrize("channels", [None, 4])
+def test_a_readout_hears_its_output_ports_only(name, channels, ported):
+    tail = () if channels is None else (channels,)
+    readout = READOUTS[name](ported, 2, 5, channels=channels).eval()
+    activity = torch.rand(3, 5, 12, *tail, requires_grad=True)
+    readout(activity).square().sum().backward()
+    heard = activity.grad.abs().sum((0, 1)).reshape(12, -1).sum(1)
+    assert heard.nonzero().flatten().tolist() == sorted(OUTPUTS)
+    of_all = READOUTS[name](ported, 2, 5, channels=channels, ports=False)
+    assert sum(p.numel() for p in of_all.parameters()) > sum(p.numel() for p in readout.parameters())
+
+
+def test_a_rate_readout_has_its_columns_in_the_order_of_the_ports(ported):
+    readout, activity = Rate(ported, 2, 5), torch.rand(3, 5, 12)
+    torch.testing.assert_close(readout(activity), readout.linear(activity.mean(1)[:, OUTPUTS]))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.tensor([], dtype=torch.long), r"must be a tensor \[P\] of node ids, P >= 1, got torch.int64 \(0,\)"),
+        (torch.tensor([[1]]), r"must be a tensor \[P\] of node ids, P >= 1, got torch.int64 \(1, 1\)"),
+        (torch.tensor([1.0]), r"must be a tensor \[P\] of node ids, P >= 1, got torch.float32 \(1,\)"),
+        ([1, 2], r"must be a tensor \[P\] of node ids, P >= 1, got list"),
+        (torch.tensor([0, 12]), r"must hold node ids in \[0, 12\), got 0 to 12"),
+        (torch.tensor([-1]), r"must hold node ids in \[0, 12\), got -1 to -1"),
+        (torch.tensor([3, 3]), "must hold distinct node ids, got 2 of which 1 differ"),
+    ],
+)
+def test_bad_ports_are_named(value, message, ported):
+    ported.input_index = ported.output_index = value
+    with pytest.raises(ValueError, match=f"topology.input_index {message}"):
+        Linear((4,), ported)
+    with pytest.raises(ValueError, match=f"topology.output_index {message}"):
+        Rate(ported, 2, 5)
+    with pytest.raises(ValueError, match="ports must be True or False, got 1"):
+        Linear((4,), ported, ports=1)
+
+
+def test_a_machine_whose_input_cannot_reach_its_output_is_refused():
+    """All its predictions would be the same: a path of four edges needs five steps."""
+    path = Data(edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]), num_nodes=5)
+    path.input_index, path.output_index = torch.tensor([0]), torch.tensor([4])
+
+    def machine(steps):
+        return LatticeMachine(path, Linear((3,), path), SpikingSOC(path), Rate(path, 2, steps), steps=steps)
+
+    assert machine(5)(torch.rand(2, 3)).prediction.shape == (2, 2)
+    with pytest.raises(ValueError, match="steps must be enough to go from an input port of the topology to an output port, got 4"):
+        machine(4)
+    path.edge_index = path.edge_index[:, :3]
+    with pytest.raises(ValueError, match="steps must be enough"):
+        machine(50)
