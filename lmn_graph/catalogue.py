@@ -23,7 +23,7 @@ from lmn_graph.registry import Registry
 from lmn_graph.rules import RULES
 from lmn_graph.surrogates import SURROGATES
 
-TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologies.GENERATORS)
+TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologies.GENERATORS, makes=Data)
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "topologies": TOPOLOGIES,

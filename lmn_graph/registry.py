@@ -27,11 +27,13 @@ class Registry(Mapping[str, T], Generic[T]):
         kind: what an entry is, for messages ("rule", "topology").
         base: the class that every entry derives from, or None for functions.
         known: entries to start with.
+        makes: what an entry returns; ``base`` where it is a class.
     """
 
-    def __init__(self, kind: str, base: type | None = None, known: Mapping[str, T] | None = None) -> None:
+    def __init__(self, kind: str, base: type | None = None, known: Mapping[str, T] | None = None, makes: type | None = None) -> None:
         self.kind = kind
         self.base = base
+        self.makes = makes or base
         self._entries: dict[str, T] = dict(known or {})
         self._pending = list(entry_points(group=f"lmn_graph.{kind}s"))
 

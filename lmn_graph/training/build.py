@@ -27,7 +27,8 @@ PARTS: dict[str, Registry[Any]] = {
     "criticality": LOSSES,
     "activity": LOSSES,
 }
-NESTED: list[Registry[Any]] = [SURROGATES, RULES]
+NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES]
+NESTED_AS = ("surrogate", "column")  # arguments of parts that are parts themselves
 GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
 OPTIONAL = ("criticality", "activity")  # parts that "none" leaves out
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 import textwrap
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from lmn_graph import presets
 from lmn_graph.data import resolve
-from lmn_graph.registry import Registry, did_you_mean
-from lmn_graph.training.build import GIVEN, NESTED, OPTIONAL, PARTS
+from lmn_graph.registry import Registry
+from lmn_graph.training.build import GIVEN, NESTED, NESTED_AS, OPTIONAL, PARTS
 from lmn_graph.training.options import REQUIRED, Option, options
 from lmn_graph.training.settings import SETTINGS
+from lmn_graph.training.spelling import Config, flatten, nest, one_line, spell, suggest
 from topologies import _checks
 
-Config = dict[str, Any]
 _SCALARS = {"seed": (int, 0, "seed of everything that is drawn, 0 to 2³² - 1")}
 
 
@@ -59,7 +58,24 @@ def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence
     apart = {} if data else {"data": merged.pop("data")}
     parser, known = _parser(merged)
     _refuse_unknown(merged, known, arguments)
-    return _parse(parser, known, merged, arguments) | apart
+    return _checked(_parse(parser, known, merged, arguments)) | apart
+
+
+def configure_part(kind: str, name: str, arguments: Sequence[str] = ()) -> Config:
+    """The configuration of one part of :data:`PARTS` from ``--option value`` arguments.
+
+    Raises:
+        ValueError: as :func:`configure`.
+    """
+    joined = _name_parts([f"--{kind}.{argument[2:]}" for argument in _joined(list(arguments))])
+    merged = _merge({kind: {"name": name}}, _named_on_command_line(joined))
+    try:
+        known = _part_options(kind, merged[kind], PARTS[kind])
+        _refuse_unknown(merged, known, joined)
+        config = _parse(_parser_of(known), known, merged, joined)
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"--{kind}.", "--")) from None
+    return config[kind]
 
 
 def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
@@ -67,10 +83,20 @@ def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[
     merged, arguments = _merged(preset, files, arguments)
     parser, known = _parser(merged)
     _refuse_unknown(merged, known, arguments)
-    values = _flatten(_parse(parser, known, merged, arguments))
+    values = flatten(_parse(parser, known, merged, arguments))
+    return _described(known, {key: f"here {to_yaml(values[key])}" for key in known})
+
+
+def describe_part(kind: str, name: str) -> str:
+    """Every option of one part of :data:`PARTS`, its type, what it does and its default."""
+    known = {option.name: option for option in options(PARTS[kind][name], GIVEN, NESTED)}
+    return _described(known, {key: "required" if o.default is REQUIRED else f"default {to_yaml(o.default)}" for key, o in known.items()})
+
+
+def _described(known: dict[str, Option], remarks: dict[str, str]) -> str:
     lines = []
     for key, option in known.items():
-        lines.append(f"  --{key.removesuffix('.name')} ({_spell(option.type)}; here {to_yaml(values[key]).split(chr(10))[0]})")
+        lines.append(f"  --{key.removesuffix('.name')} ({spell(option.type)}; {remarks[key].splitlines()[0]})")
         lines += textwrap.wrap(option.help, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
@@ -91,7 +117,7 @@ def _merge(base: Config, over: Config) -> Config:
     """``over`` on top of ``base``; a part with another name drops the options of the one it replaces."""
     merged = copy.deepcopy(base)
     for key, value in over.items():
-        value = {"name": value} if isinstance(value, str) and (key in PARTS or key in ("data", "surrogate")) else value
+        value = {"name": value} if isinstance(value, str) and key in (*PARTS, "data", *NESTED_AS) else value
         present = merged.get(key)
         if isinstance(value, dict) and isinstance(present, dict):
             replaced = "name" in value and value["name"] != present.get("name")
@@ -119,13 +145,14 @@ def _joined(arguments: list[str]) -> list[str]:
 
 def _name_parts(arguments: list[str]) -> list[str]:
     """``--rule X`` is short for ``--rule.name X``, and so for every part; a nested one is ``--rule.surrogate X``."""
-    short = {f"--{kind}" for kind in (*PARTS, "data")} | {"--rule.surrogate"}
     named = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if key in short and not value:
+        part, *path = key[2:].split(".")
+        is_part = part in (*PARTS, "data") if not path else part in PARTS and path[-1] in NESTED_AS
+        if is_part and not value:
             raise ValueError(f"option {key} expects a name")
-        named.append(f"{key}.name{equals}{value}" if key in short else argument)
+        named.append(f"{key}.name{equals}{value}" if is_part else argument)
     return named
 
 
@@ -143,7 +170,6 @@ def _named_on_command_line(arguments: list[str]) -> Config:
 
 def _parser(merged: Config) -> tuple[ArgumentParser, dict[str, Option]]:
     """A parser that knows the options of the parts that are named, and those options by dotted key."""
-    parser = ArgumentParser(prog="lmn train", exit_on_error=False)
     known: dict[str, Option] = {}
     for key, (scalar, default, text) in _SCALARS.items():
         known[key] = Option(key, scalar, default, text)
@@ -153,10 +179,15 @@ def _parser(merged: Config) -> tuple[ArgumentParser, dict[str, Option]]:
         known.update(_part_options(kind, merged.get(kind), registry))
     if "data" in merged:
         known.update(_data_options(merged["data"]))
+    return _parser_of(known), known
+
+
+def _parser_of(known: dict[str, Option]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
     for key, option in known.items():
         initial = None if option.default is REQUIRED or option.registry else option.default
         parser.add_argument(f"--{key}", type=option.type, default=initial, help=option.help or " ")
-    return parser, known
+    return parser
 
 
 def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callable[..., Any] | None = None) -> dict[str, Option]:
@@ -172,6 +203,8 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
             found[key] = option
             continue
         inner = config.get(option.name) or {}
+        if option.default is REQUIRED and "name" not in inner:
+            raise ValueError(f"option --{key} is required: {option.help} One of {', '.join(option.registry)}")
         inner = {"name": type(option.default).__name__, **inner} if isinstance(inner, dict) else inner
         nested = _part_options(key, inner, option.registry)
         if type(option.default).__name__ == _name_of(key, inner) and dataclasses.is_dataclass(option.default):
@@ -200,44 +233,35 @@ def _name_of(kind: str, config: Any) -> str:
 
 def _refuse_unknown(merged: Config, known: dict[str, Option], arguments: list[str]) -> None:
     names = [*known, *(key.removesuffix(".name") for key in known if key.endswith(".name"))]
-    for key in _flatten(merged):
+    for key in flatten(merged):
         if key not in known:
-            raise ValueError(f"unknown option {key!r}{_suggest(key, names)}")
+            raise ValueError(f"unknown option {key!r}{suggest(key, names)}")
     for argument in arguments:
         key = argument.partition("=")[0]
         if key[2:] not in known:
-            raise ValueError(f"unknown option {key!r}{_suggest(key[2:], names, '--')}")
-
-
-def _suggest(key: str, names: list[str], dashes: str = "") -> str:
-    hint = did_you_mean(key, names)
-    if hint.startswith("; did"):
-        return hint.replace("mean '", f"mean '{dashes}")
-    group = key.partition(".")[0]
-    inside = [name for name in dict.fromkeys(names) if name.startswith(f"{group}.") and not name.endswith(".name")]
-    return (
-        f"; options of {group}: {', '.join(inside)}"
-        if inside
-        else f"; known groups: {', '.join(sorted({n.partition('.')[0] for n in names}))}"
-    )
+            raise ValueError(f"unknown option {key!r}{suggest(key[2:], names, '--')}")
 
 
 def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arguments: list[str]) -> Config:
     try:
-        flat = _flatten(merged)
+        flat = flatten(merged)
         for key, value in flat.items():
             # One at a time, so that a message names the key.
             single = ArgumentParser(exit_on_error=False)
             single.add_argument(f"--{key}", type=known[key].type)
-            flat[key] = single.parse_object(_nest({key: value}))[key]
+            flat[key] = single.parse_object(nest({key: value}))[key]
         parser.set_defaults(flat)
         parsed = parser.parse_args(arguments)
     except (ArgumentError, TypeError, ValueError) as error:
-        raise ValueError(_one_line(error, known)) from None
-    config = _nest({key: _value(parsed, key) for key in known})
+        raise ValueError(one_line(error, known)) from None
+    config = nest({key: _value(parsed, key) for key in known})
     for key, option in known.items():
         if option.default is REQUIRED and _value(parsed, key) is None:
             raise ValueError(f"option --{key} is required: {option.help or option.type}")
+    return config
+
+
+def _checked(config: Config) -> Config:
     _checks.integer("seed", config["seed"], minimum=0, maximum=2**32 - 1)
     for section, settings in SETTINGS.items():
         settings(**config[section])
@@ -247,49 +271,6 @@ def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arg
 def _value(parsed: Namespace, key: str) -> Any:
     value = parsed[key]
     return list(value) if isinstance(value, tuple) else value
-
-
-def _one_line(error: Exception, known: dict[str, Option]) -> str:
-    """A parser's message as one line that names the option, what came and what was expected."""
-    text = " ".join(str(error).split())
-    key = re.search(r'Parser key "([^"]+)"', text)
-    value = re.search(r"(?:Given value|Got value):\s?(.*?)\"?$", text.rpartition("Given value type:")[2])
-    if key is None or value is None or key[1] not in known:
-        return text.removeprefix("argument ")
-    return f"option --{key[1]} must be {_spell(known[key[1]].type)}, got {value[1]!r}"
-
-
-def _spell(kind: Any) -> str:
-    """A type in words."""
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
-    if kind in words:
-        return words[kind]
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(kind)))
-    if get_origin(kind) is list:
-        return "a list of such: " + _spell(get_args(kind)[0])
-    return " or ".join(map(_spell, get_args(kind)))
-
-
-def _flatten(config: Config, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _nest(flat: dict[str, Any]) -> Config:
-    nested: Config = {}
-    for key, value in flat.items():
-        *path, last = key.split(".")
-        place = nested
-        for step in path:
-            place = place.setdefault(step, {})
-        place[last] = value
-    return nested
 
 
 def to_yaml(config: Config) -> str:

@@ -46,7 +46,7 @@ def options(part: Callable[..., Any], skip: set[str], registries: list[Registry[
     Args:
         part: the class or function.
         skip: arguments that the builder gives.
-        registries: an argument annotated with the base class of one of them is a nested part.
+        registries: an argument annotated with what one of them makes is a nested part.
     """
     target = part.__init__ if inspect.isclass(part) and not dataclasses.is_dataclass(part) else part
     hints = get_type_hints(target)
@@ -56,7 +56,7 @@ def options(part: Callable[..., Any], skip: set[str], registries: list[Registry[
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         hint = hints.get(name, str)
-        registry = next((found for found in registries if inspect.isclass(hint) and found.base is hint), None)
+        registry = next((found for found in registries if inspect.isclass(hint) and found.makes is hint), None)
         kind = str if registry is not None else plain_type(hint)
         if kind is not None:
             yield Option(name, kind, default, described.get(name, ""), registry)
