@@ -7,17 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 from torch_geometric.data import Data
 
+from topologies._cells import columns, line_to_cube, router_cells
+from topologies._feedforward import raster, tree
 from topologies._lattice import grid
+from topologies._planar import hexagonal, triangular
+from topologies._regular import complete, ring
 
 if TYPE_CHECKING:
     from topologies._generator import TopologyGenerator
 
 # every topology by name: one line each
 GENERATORS: dict[str, Callable[..., Data]] = {
+    "columns": columns,
+    "complete": complete,
     "grid": grid,
+    "hexagonal": hexagonal,
+    "line_to_cube": line_to_cube,
+    "raster": raster,
+    "ring": ring,
+    "router_cells": router_cells,
+    "tree": tree,
+    "triangular": triangular,
 }
 
-__all__ = ["GENERATORS", "TopologyGenerator", "grid"]
+__all__ = [
+    "GENERATORS",
+    "TopologyGenerator",
+    "columns",
+    "complete",
+    "grid",
+    "hexagonal",
+    "line_to_cube",
+    "raster",
+    "ring",
+    "router_cells",
+    "tree",
+    "triangular",
+]
 
 
 def __getattr__(name: str) -> Any:
