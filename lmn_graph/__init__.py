@@ -27,7 +27,20 @@ _HOMES = {
     "Trajectory": "lmn_graph.rollout",
     "rollout": "lmn_graph.rollout",
 }
-_PACKAGES = ("criticality", "data", "losses", "ops", "presets", "projectors", "readouts", "rules", "surrogates", "topologies", "training")
+_PACKAGES = (
+    "criticality",
+    "data",
+    "graph_metrics",
+    "losses",
+    "ops",
+    "presets",
+    "projectors",
+    "readouts",
+    "rules",
+    "surrogates",
+    "topologies",
+    "training",
+)
 
 __all__ = ["__version__", *_HOMES, *_PACKAGES]
 
