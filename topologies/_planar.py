@@ -154,7 +154,7 @@ def _build(name: str, steps: tuple[_Step, ...], size: tuple[int, int], per_cell:
         sources.append(source[kept])
         targets.append(target[kept])
         ports.append(torch.full((len(sources[-1]),), port))
-    edge_index, port = torch.stack([torch.cat(sources), torch.cat(targets)]), torch.cat(ports)
+    edge_index, edge_type = torch.stack([torch.cat(sources), torch.cat(targets)]), torch.cat(ports)
 
     key = edge_index[1] * num_nodes + edge_index[0]
     order = key.argsort(stable=True)
@@ -163,4 +163,5 @@ def _build(name: str, steps: tuple[_Step, ...], size: tuple[int, int], per_cell:
     first[1:] = key[1:] != key[:-1]
     order = order[first]  # ports came by rising number: of several onto one source, the first stays
     way = torch.tensor([step.way for step in steps], dtype=torch.get_default_dtype())
-    return assemble(edge_index[:, order], num_nodes, name, {"edge_type": port[order], "edge_attr": way[port[order]]}, **fields)
+    edge_type = edge_type[order]
+    return assemble(edge_index[:, order], num_nodes, name, {"edge_type": edge_type, "edge_attr": way[edge_type]}, **fields)
