@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
-from torch_geometric.utils import to_edge_index
+
+from topologies._matrix import entries
 
 _LIMIT = 2**31 - 1
 _EDGE_FIELDS = ("edge_weight", "edge_attr", "edge_type")
@@ -32,8 +33,9 @@ class Connectivity(nn.Module):
         shape: the sides of a lattice, or None.
 
     Args:
-        data: a PyG ``Data`` with at least one node and ``edge_index``, or a sparse ``adj_t`` (row = target) as ``ToSparseTensor``
-            makes it, whose values become ``edge_weight`` unless all are 1.
+        data: a PyG ``Data`` with at least one node and ``edge_index`` (an ``EdgeIndex`` too), or a sparse ``adj_t`` (row = target) as
+            ``ToSparseTensor`` makes it, a torch sparse tensor or a ``torch_sparse.SparseTensor``: its values become ``edge_weight``
+            unless all are 1, or ``edge_attr`` if they are vectors; other fields of the edges are in the order of its entries.
 
     Raises:
         ValueError: if the graph has no node, indices are out of range or not integers, or a field has another length.
@@ -180,13 +182,17 @@ def _trainable(tensor: Tensor) -> Tensor:
 
 
 def _from_transposed_adjacency(data: Data) -> Data:
-    (target, source), value = to_edge_index(data["adj_t"])
-    found = Data(edge_index=torch.stack([source, target]), num_nodes=data.num_nodes)
-    if not bool((value == 1).all()):
-        found["edge_weight"] = value
-    for field in ("pos", "shape", "name"):
-        if data.get(field) is not None:
-            found[field] = data[field]
+    """The same graph with ``edge_index``; entries that are stored twice are parallel edges."""
+    target, source, value, shape = entries(data["adj_t"])
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(f"topology.adj_t must be square, got {shape}")
+    found = copy.copy(data)
+    del found["adj_t"]
+    found.edge_index, found.num_nodes = torch.stack([source, target]), shape[0]
+    if value is not None and value.dim() > 1:
+        found.edge_attr = value
+    elif value is not None and not bool((value == 1).all()):
+        found.edge_weight = value
     return found
 
 
