@@ -102,7 +102,7 @@ def columns(count: int, column: Data) -> Data:
                 edges[key] = value
                 continue
         fields[key] = value
-    number = torch.arange(count).repeat_interleave(nodes)
+    number = torch.arange(count, device=edge_index.device).repeat_interleave(nodes)
     return assemble(_shifted(edge_index, count, nodes), count * nodes, "columns", edges, column=number, **fields)
 
 
