@@ -30,6 +30,7 @@ _HOMES = {
 _PACKAGES = (
     "criticality",
     "data",
+    "embeddings",
     "graph_metrics",
     "losses",
     "ops",

@@ -1,4 +1,4 @@
-"""The command ``lmn``: train, resume, evaluate, predict, list, doctor. Nothing heavy is imported before a command is chosen."""
+"""The command ``lmn``: train, resume, evaluate, predict, topology, list, doctor. Nothing heavy is imported before a command is chosen."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ examples:
   lmn train mnist --data.root DIR --out runs/mnist
   lmn train --print_config > my.yaml; lmn train --config my.yaml
   lmn train --plugin my_rule.py --rule MyRule  a rule of your own
+  lmn topology small_world --n 200 --k 6 --p 0.1 --out small_world.png
   lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
 """
 
@@ -72,6 +73,12 @@ def _arguments() -> argparse.ArgumentParser:
     predict.add_argument("run", metavar="RUN", help="run directory")
     predict.add_argument("file", metavar="FILE", help="a table without the target, a picture or a folder of pictures, an .npz with x")
     predict.add_argument("--out", metavar="CSV", help="write here instead of to the terminal")
+    topology = command("topology", "draw a topology and print its metrics", add_help=False)
+    topology.set_defaults(format_help=topology.format_help)
+    topology.add_argument("-h", "--help", action="store_true", help="show this, and every option of the topology that is named")
+    topology.usage = "lmn topology NAME [--OPTION VALUE] [--out PICTURE]"
+    topology.add_argument("--out", metavar="PICTURE", help="where to draw it: .png, .svg, .pdf; without it nothing is drawn")
+    topology.add_argument("--nulls", type=int, default=3, metavar="R", help="rewired graphs of equal degrees to compare with; 3")
     command("list", "what is registered: topologies, rules, projectors, readouts, losses, surrogates, datasets, presets")
     command("doctor", "versions, compiler, optional accelerators")
     return parser
@@ -112,7 +119,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
         parser.print_help()
         return 0
-    if rest and known.command != "train":
+    if rest and known.command not in ("train", "topology"):
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
@@ -252,6 +259,34 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _topology(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training.build import part
+    from lmn_graph.training.configuration import configure_part, describe_part
+
+    names, rest = _positional(rest)
+    if known.help:
+        print(known.format_help())
+        print(*(f"options of {name}:\n{describe_part('topology', name)}" for name in names), sep="\n")
+        return 0
+    if len(names) != 1:
+        from lmn_graph.catalogue import TOPOLOGIES
+
+        raise ValueError(f"one topology must be named, got {len(names)}: lmn topology NAME; known: {', '.join(TOPOLOGIES)}")
+    config = configure_part("topology", names[0], rest)
+    from lmn_graph.report.numbers import numbers_table
+    from lmn_graph.report.style import check_picture
+    from lmn_graph.report.topology import draw_topology
+
+    if known.out is not None:
+        check_picture("--out", known.out)
+    topology = part("topology", config)
+    print(numbers_table(topology, nulls=known.nulls), flush=True)
+    if known.out is not None:
+        draw_topology(known.out, topology)
+        print(f"drawn in {known.out}")
+    return 0
+
+
 def _list(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.catalogue import catalogue
 
@@ -271,7 +306,15 @@ def _doctor(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 _USES_RUN = {"resume", "evaluate", "predict"}
-_COMMANDS = {"train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "list": _list, "doctor": _doctor}
+_COMMANDS = {
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "topology": _topology,
+    "list": _list,
+    "doctor": _doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,7 +41,7 @@ class TopologyGenerator(GraphGenerator):
         try:
             bound = signature.bind(*arguments, **keywords)
         except TypeError as error:
-            raise ValueError(f"{topology.__name__}{signature} cannot be called with these arguments: {error}") from None
+            raise ValueError(f"{topology.__name__} cannot be called with these arguments: {error}") from None
         self.topology = topology
         self.arguments = arguments
         self.keywords = keywords

@@ -35,6 +35,9 @@ class PhysicsLoss(nn.Module):
         """
         return self.per_sample(output, machine=machine, x=x).mean()
 
+    def prepare(self, machine: LatticeMachine) -> None:
+        """Make what depends on the machine, parameters of the term included: called before an optimiser is built."""
+
     @abstractmethod
     def per_sample(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
         """The loss of each sample, [B]."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TotalLoss(nn.Module):
     r"""γ₀ · task + Σ_k w_k · term_k, added; during the first ``burn_in`` epochs γ₀ = 0: physics only.
 
-    The source's sketch gives task 0.1, criticality 1, activity 0.1 (and clustering, which joins as one more term). Here each weighs
+    The source's sketch gives task 0.1, criticality 1, activity 0.1 (clustering joins as one more term). Here each weighs
     1 unless given; docs/criticality.md has the experiment behind it. A term of weight 0 is measured and returned but not trained.
 
     Args:
@@ -77,6 +77,11 @@ class TotalLoss(nn.Module):
                 total = total + weight * value
             parts[name] = value.detach()
         return total, parts
+
+    def prepare(self, machine: LatticeMachine) -> None:
+        """Let every term make what depends on the machine, before an optimiser is built of the parameters."""
+        for term in self.terms.values():
+            term.prepare(machine)  # type: ignore[operator]
 
     def task_weight(self, epoch: int | None) -> float:
         """γ₀ in an epoch: 0 during burn-in."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 INK, BLUE, ORANGE, GREEN, GREY, MUTED = "#22252a", "#2f6fb3", "#d1752b", "#3a8f5d", "#9aa1ab", "#6b727c"
@@ -43,3 +44,12 @@ def new_figure(
         figure = Figure(figsize=size, layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection}, **grid)
         figure.savefig(path)
+
+
+def check_picture(name: str, path: str | Path) -> None:
+    """A ValueError, named ``name``, where no picture can be written: another suffix, no such folder."""
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(path).suffix.lower().lstrip(".") not in kinds:
+        raise ValueError(f"{name} must end in one of {', '.join(f'.{kind}' for kind in kinds)}, got {str(path)!r}")
+    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{name} must be a file in a folder that exists, got {str(path)!r}")

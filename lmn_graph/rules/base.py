@@ -86,6 +86,11 @@ class UpdateRule(MessagePassing):
         """The state in which the next spike of ``node[b]`` in sample b is flipped; spiking rules define it."""
         raise ValueError(f"{type(self).__name__} does not spike: there is no spike to flip")
 
+    def learned_weight(self) -> Tensor | None:
+        """The learned weights of the edges, [E] in the order of the connectivity, or None where the rule has none."""
+        weight = getattr(self, "weight", None)
+        return weight if isinstance(weight, torch.nn.Parameter) and weight.shape == (self.connectivity.num_edges,) else None
+
     def resolve(self, graph: Data | Connectivity | None) -> Connectivity:
         """The graph of a call: the bound one, in whatever order its edges come, or any other if every parameter is shared."""
         if graph is None or graph is self.connectivity:

@@ -26,11 +26,13 @@ PARTS: dict[str, Registry[Any]] = {
     "readout": READOUTS,
     "criticality": LOSSES,
     "activity": LOSSES,
+    "clustering": LOSSES,
+    "modularity": LOSSES,
 }
 NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES]
 NESTED_AS = ("surrogate", "column")  # arguments of parts that are parts themselves
 GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
-OPTIONAL = ("criticality", "activity")  # parts that "none" leaves out
+OPTIONAL = ("criticality", "activity", "clustering", "modularity")  # parts that "none", or not to be named, leaves out
 
 
 def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any] | None = None, **keywords: Any) -> Any:
@@ -75,18 +77,20 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     )
 
 
-def build_loss(config: dict[str, Any], task: str, burn_in: int) -> TotalLoss:
-    """The weighted loss of a configuration for a task, "classification" or "regression", after so many epochs of burn-in."""
+def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: LatticeMachine) -> TotalLoss:
+    """The weighted loss of a configuration for a machine and a task, "classification" or "regression", and so many epochs of burn-in."""
     settings = LossSettings(**config["loss"])
     terms: dict[str, Any] = {}
     weights = {"task": settings.task_weight}
     for name in OPTIONAL:
-        if config[name]["name"] != "none":
+        if config.get(name, {"name": "none"})["name"] != "none":
             terms[name] = part(name, config[name])
             weights[name] = getattr(settings, f"{name}_weight")
     kind: Any = task
     smoothing = settings.label_smoothing if task == "classification" else 0.0
-    return TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=burn_in)
+    loss = TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=burn_in)
+    loss.prepare(machine)
+    return loss
 
 
 def count_parameters(module: nn.Module) -> int:

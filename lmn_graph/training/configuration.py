@@ -191,7 +191,7 @@ def _parser_of(known: dict[str, Option]) -> ArgumentParser:
 
 
 def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callable[..., Any] | None = None) -> dict[str, Option]:
-    name = _name_of(kind, config)
+    name = "none" if config is None and kind in OPTIONAL else _name_of(kind, config)
     text = f"one of {', '.join(registry)}" + (", or none" if kind in OPTIONAL else "")
     found = {f"{kind}.name": Option("name", str, name, text)}
     if kind in OPTIONAL and name == "none":

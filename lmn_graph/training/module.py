@@ -79,6 +79,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         decayed, kept = _by_decay(self.machine)
+        kept += list(self.loss.parameters())  # communities that a term learns
         groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.settings.lr)
         schedules = torch.optim.lr_scheduler

@@ -160,7 +160,7 @@ def train(
     with seeded(config["seed"]):
         machine = build.build_machine(config, splits.in_shape, splits.out_features)
         record["parameters"] = build.count_parameters(machine)
-        loss = build.build_loss(config, splits.task, run.burn_in)
+        loss = build.build_loss(config, splits.task, run.burn_in, machine)
         _rehearse(machine, loss, splits, TrainerSettings(**config["trainer"]).batch_size)
         _new_folder(run.folder, to_yaml(config), json.dumps(record, indent=2))
         return _fit(run, machine, loss, splits, progress, callbacks, None)
@@ -180,7 +180,7 @@ def resume(folder: str | Path, *, progress: bool = True, callbacks: list[Callbac
     remove_parts(run.folder)
     with seeded(run.config["seed"]):
         machine = build.build_machine(run.config, splits.in_shape, splits.out_features)
-        loss = build.build_loss(run.config, splits.task, run.burn_in)
+        loss = build.build_loss(run.config, splits.task, run.burn_in, machine)
         return _fit(run, machine, loss, splits, progress, callbacks, checkpoint if checkpoint.is_file() else None)
 
 

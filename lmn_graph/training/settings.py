@@ -43,6 +43,8 @@ class LossSettings:
         task_weight: weight of the loss on the prediction, >= 0.
         criticality_weight: weight of the criticality term, >= 0.
         activity_weight: weight of the activity term, >= 0.
+        clustering_weight: weight of the clustering term, >= 0.
+        modularity_weight: weight of the modularity term, >= 0.
         burn_in: epochs at the start that train the dynamics only; the last epoch of a run always trains the task.
         label_smoothing: label smoothing of a classification, in [0, 1).
     """
@@ -50,11 +52,14 @@ class LossSettings:
     task_weight: float = 1.0
     criticality_weight: float = 1.0
     activity_weight: float = 1.0
+    clustering_weight: float = 1.0
+    modularity_weight: float = 1.0
     burn_in: int = 0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("task_weight", "criticality_weight", "activity_weight", "label_smoothing"):
+        weights = ("task", "criticality", "activity", "clustering", "modularity")
+        for name in (*(f"{term}_weight" for term in weights), "label_smoothing"):
             _checks.number(f"loss.{name}", getattr(self, name), minimum=0)
         if self.label_smoothing >= 1:
             raise ValueError(f"loss.label_smoothing must be a number in [0, 1), got {self.label_smoothing}")

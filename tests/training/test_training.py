@@ -232,3 +232,23 @@ def test_run_json_is_json(learned, tmp_path):
     train(config, tmp_path / "run", smoke=True, progress=False)
     assert json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)["metrics"]["test/r2"] is None
     assert np.isnan(open_run(tmp_path / "run").metrics["test/r2"])
+
+
+def test_structural_losses_are_parts_of_a_run_and_their_communities_are_trained(data, tmp_path):
+    """Named on the command line, a column each, weighed by their own weight, resumed with their parameters."""
+    arguments = ("--clustering", "ClusteringLoss", "--modularity", "ModularityLoss", "--modularity.count", "3", "--trainer.epochs", "3")
+    seen = {}
+
+    class Communities(Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen["first"] = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
+
+        def on_train_end(self, trainer, pl_module):
+            seen["last"] = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
+
+    config = tiny_config(data, *arguments, "--loss.modularity_weight", "2")
+    assert (config["clustering"]["on"], config["modularity"]["communities"]) == ("weights", "learned")
+    run = train(config, tmp_path / "run", progress=False, callbacks=[Communities()])
+    assert {"train/clustering", "train/modularity"} <= rows_of(run.folder)[0].keys()
+    assert not torch.equal(seen["first"], seen["last"])
+    assert set(tiny_config(data)["clustering"].items()) == {("name", "none")}

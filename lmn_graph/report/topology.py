@@ -1,0 +1,229 @@
+"""A topology as a picture: its nodes and edges, its degrees, its adjacency matrix."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_figure
+
+_NODES, _EDGES = 20_000, 12_000  # drawn at most; more would be a blot
+_SPRINGS = 600  # nodes laid out by springs, whose forces are between all pairs; larger graphs by eigenvectors
+_TILT = 0.55  # the angle from one axis of a lattice with four or more to the next
+
+
+def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
+    """Draw a graph: lattices with up to three axes in space (a wrapped edge as two stubs), other graphs by layout.
+
+    Nodes are coloured by ``node_type``, else by in-degree; input ports have a green, output ports an orange rim. Edges with negative
+    weight are orange. At most 20,000 nodes and 12,000 edges are drawn, evenly chosen. Beside it: the distribution of the in-degrees and
+    where the adjacency matrix is not zero.
+
+    Args:
+        path: the picture, in any format that matplotlib writes.
+        topology: the graph.
+        title: heading; the graph's name where empty.
+
+    Raises:
+        ValueError: if the graph is not valid or has positions that are not finite.
+    """
+    graph = Connectivity(topology)
+    place, displacement = _place(graph)
+    place = _apart(place, topology.get("column"))
+    flat = place.size(1) == 2
+    with new_figure(path, 1, 1, (9.6, 6.2)) as (figure, axes):
+        axes[0, 0].remove()
+        cells = figure.add_gridspec(2, 2, width_ratios=(2.4, 1))
+        main = figure.add_subplot(cells[:, 0], projection=None if flat else "3d")
+        _draw_edges(main, graph, place, displacement)
+        _draw_nodes(main, topology, graph, place)
+        _bare(main, place)
+        main.set_title(title or f"{graph.name}: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges", color=INK)
+        _draw_degrees(figure.add_subplot(cells[0, 1]), graph)
+        _draw_adjacency(figure.add_subplot(cells[1, 1]), graph)
+
+
+def _place(graph: Connectivity) -> tuple[Tensor, Tensor]:
+    """Where the nodes are, [N, 2 or 3], and the vector from target to source of every edge, [E, 2 or 3]."""
+    source, target = graph.edge_index
+    if graph.pos is None or graph.pos.dim() != 2 or graph.pos.size(1) < 1:
+        place = _layout(graph)
+        return place, place[source] - place[target]
+    pos = graph.pos.double()
+    if not bool(pos.isfinite().all()):
+        raise ValueError("topology.pos must be finite, got NaN or infinity")
+    displacement = pos[source] - pos[target]
+    if graph.edge_attr is not None and graph.edge_attr.shape == displacement.shape:
+        displacement = graph.edge_attr.double()
+    if pos.size(1) == 2 and graph.shape is not None and len(graph.shape) == 2 and torch.equal(pos, _cells(graph.shape)):
+        pos, displacement = (vectors.flip(1) * torch.tensor([1.0, -1.0]) for vectors in (pos, displacement))  # rows go down
+    if pos.size(1) > 1:
+        return _seen(pos), _seen(displacement)
+    if bool((displacement - (pos[source] - pos[target])).abs().max() > 0.5) if graph.num_edges else False:
+        place = _circle(graph.num_nodes)  # a ring
+    else:
+        place = torch.cat([pos, torch.zeros_like(pos)], dim=1)
+    return place, place[source] - place[target]
+
+
+def _apart(place: Tensor, column: Any) -> Tensor:
+    """Columns, whose positions are the same, side by side."""
+    if not isinstance(column, Tensor) or column.shape != place.shape[:1]:
+        return place
+    step = torch.zeros(place.size(1), dtype=place.dtype)
+    step[0] = 1.25 * float(place[:, 0].max() - place[:, 0].min()) + 1
+    return place + column.to(place.dtype)[:, None] * step
+
+
+def _cells(shape: tuple[int, ...]) -> Tensor:
+    return torch.cartesian_prod(*(torch.arange(side) for side in shape)).double()
+
+
+def _seen(vectors: Tensor) -> Tensor:
+    """Vectors with two or three components as they are; more are drawn in the plane, each axis at an angle of its own."""
+    dim = vectors.size(1)
+    if dim <= 3:
+        return vectors
+    angle = _TILT * torch.arange(dim, dtype=torch.float64)
+    length = torch.tensor([1.0 + 2.2 * (axis // 2) for axis in range(dim)], dtype=torch.float64)
+    return vectors @ torch.stack([length * (angle + math.pi / 2 * (angle > 0)).cos(), length * (angle + math.pi / 2).sin()], dim=1)
+
+
+def _circle(n: int) -> Tensor:
+    angle = 2 * math.pi * torch.arange(n, dtype=torch.float64) / n
+    return torch.stack([angle.sin(), angle.cos()], dim=1)
+
+
+def _layout(graph: Connectivity) -> Tensor:
+    """Positions in the plane for a graph without any: springs, or two eigenvectors of the Laplacian where it is large."""
+    import networkx as nx
+    from scipy.sparse import csr_array, diags_array
+    from scipy.sparse.linalg import eigsh
+
+    n = graph.num_nodes
+    if n <= _SPRINGS:
+        nodes: nx.Graph = nx.Graph()
+        nodes.add_nodes_from(range(n))
+        nodes.add_edges_from(graph.edge_index.T.tolist())
+        found = nx.spring_layout(nodes, seed=0, iterations=100, k=1.6 / math.sqrt(n))
+        return torch.tensor([found[node].tolist() for node in range(n)], dtype=torch.float64)
+    source, target = graph.edge_index.numpy()
+    adjacency = csr_array((torch.ones(graph.num_edges).numpy(), (target, source)), shape=(n, n))
+    adjacency = adjacency + adjacency.T
+    scale = 1 / (adjacency.sum(1).clip(min=1.0) ** 0.5)
+    start = torch.randn(n, generator=torch.Generator().manual_seed(0)).numpy()
+    _, vectors = eigsh(diags_array(scale) @ adjacency @ diags_array(scale), k=3, which="LA", v0=start, tol=1e-3)
+    return torch.from_numpy(vectors[:, :2].copy() * scale[:, None]).double().clamp(-0.05, 0.05)
+
+
+def _evenly(count: int, limit: int) -> Tensor:
+    """At most ``limit`` of ``count`` numbers, evenly spread."""
+    return torch.arange(count) if count <= limit else torch.linspace(0, count - 1, limit).long()
+
+
+def _draw_edges(axis: Any, graph: Connectivity, place: Tensor, displacement: Tensor) -> None:
+    from matplotlib.collections import LineCollection
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+    chosen = _evenly(graph.num_edges, _EDGES)
+    if not len(chosen):
+        return
+    source, target = graph.edge_index[:, chosen]
+    inside = torch.isclose(place[source] - place[target], displacement[chosen], atol=1e-6).all(1)
+    # An edge that wraps around the box leaves its target and never arrives: half of it is a stub at each end, the other direction's.
+    end = torch.where(inside[:, None], place[source], place[target] + 0.5 * displacement[chosen])
+    segments = torch.stack([place[target], end], dim=1).numpy()
+    negative = torch.zeros(len(chosen), dtype=torch.bool) if graph.edge_weight is None else graph.edge_weight[chosen] < 0
+    length = displacement[chosen].norm(dim=1)
+    shortest = torch.where(length > 0, length, torch.inf).min()  # a self-loop has none
+    near = length < 1.01 * shortest  # on a crowded lattice its axes stay visible, the diagonals are a haze
+    kind = LineCollection if place.size(1) == 2 else Line3DCollection
+    for part, crowd in ((near, int(near.sum())), (~near, len(chosen))):
+        alpha = min(0.6, max(0.06, 900 / max(1, crowd)))
+        for subset, colour in ((part & ~negative, GREY), (part & negative, ORANGE)):
+            if bool(subset.any()):
+                axis.add_collection(kind(segments[subset.numpy()], colors=colour, linewidths=0.7, alpha=alpha, zorder=1))
+
+
+def _draw_nodes(axis: Any, topology: Data, graph: Connectivity, place: Tensor) -> None:
+    chosen = _evenly(graph.num_nodes, _NODES)
+    value = topology.get("node_type")
+    if not isinstance(value, Tensor) or value.shape != (graph.num_nodes,):
+        value = graph.in_degree()
+    size = min(60.0, max(2.0, (2600 if place.size(1) == 2 else 6000) / graph.num_nodes))
+    style: dict[str, Any] = {"s": size, "cmap": "YlGnBu", "linewidths": 0, "zorder": 2}
+    low, high = float(value.min()), float(value.max())
+    style |= {"vmin": low - 0.6 * max(1.0, high - low), "vmax": high + 0.2 * max(1.0, high - low)}  # no node as pale as the paper
+    if place.size(1) == 3:
+        style["depthshade"] = False
+        axis.computed_zorder = False
+    axis.scatter(*place[chosen].T.numpy(), c=value[chosen].double().numpy(), **style)
+    for field, colour in (("input_index", GREEN), ("output_index", ORANGE)):
+        ports = topology.get(field)
+        if isinstance(ports, Tensor) and ports.numel():
+            rim = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.2, "zorder": 3}
+            axis.scatter(*place[ports].T.numpy(), s=size + 16 + 14 * (field == "input_index"), label=field, **rim)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=2)
+
+
+def _bare(axis: Any, place: Tensor) -> None:
+    """Equal scales, no ticks, no panes."""
+    axis.grid(False)
+    low, high = place.amin(0), place.amax(0)
+    for name, a, b in zip("xyz", low.tolist(), high.tolist()):
+        margin = 0.6 if b - a > 2 else 0.1 * max(b - a, 1e-3) + 0.05 * float((high - low).max().clamp(min=1e-3))
+        getattr(axis, f"set_{name}lim")(a - margin, b + margin)
+        getattr(axis, f"set_{name}ticks")([])
+        if place.size(1) == 3:
+            getattr(axis, f"{name}axis").set_pane_color((1, 1, 1, 0))
+            getattr(axis, f"{name}axis").line.set_color((1, 1, 1, 0))
+    if place.size(1) == 3:
+        axis.set_box_aspect((high - low + 1).tolist(), zoom=1.1)
+        axis.view_init(elev=16, azim=-58)
+        return
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if 0.25 < float((high[1] - low[1]) / (high[0] - low[0]).clamp(min=1e-9)) < 4:  # else stretched: a tree is much wider than high
+        axis.set_aspect("equal")
+
+
+def _draw_degrees(axis: Any, graph: Connectivity) -> None:
+    degree, count = graph.in_degree().unique(return_counts=True)
+    wide = len(degree) > 1 and float(degree.max()) > 50 * max(1.0, float(degree.double().median()))
+    if len(degree) > 40:
+        axis.hist(graph.in_degree().numpy(), bins=40, color=BLUE)
+    else:
+        axis.bar(degree.numpy(), count.numpy(), color=BLUE, width=0.8)
+    if wide:
+        axis.set_yscale("log")
+    if len(degree) == 1:
+        axis.set_xlim(float(degree) - 3, float(degree) + 3)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_title("in-degree", color=INK)
+    axis.set_ylabel("nodes")
+
+
+def _draw_adjacency(axis: Any, graph: Connectivity) -> None:
+    """The matrix as a raster of at most 200 × 200 cells: darker where a larger share of the entries is not zero."""
+    n, side = graph.num_nodes, min(graph.num_nodes, 200)
+    cell = graph.edge_index * side // n
+    counts = torch.bincount(cell[1] * side + cell[0], minlength=side * side).view(side, side).double()
+    edges = torch.arange(side + 1) * n // side
+    # Cells of a raster that does not divide n differ in size by a row or a column.
+    area = edges.diff().clamp(min=1).double()
+    share = counts / (area[:, None] * area[None])
+    axis.imshow(share.pow(0.5).numpy(), cmap="Blues", vmin=0, interpolation="nearest", extent=(0, n, n, 0))
+    axis.grid(False)
+    axis.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+    axis.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    axis.tick_params(colors=MUTED)
+    axis.set_title("adjacency matrix", color=INK)
+    axis.set_xlabel("source")
+    axis.set_ylabel("target")

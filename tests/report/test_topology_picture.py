@@ -1,0 +1,80 @@
+"""The picture of a topology: drawn for every kind of graph, with what the caption promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from small_topologies import small
+from torch_geometric.data import Data
+
+import topologies
+from lmn_graph import TOPOLOGIES, Connectivity
+from lmn_graph.report import topology as report
+from lmn_graph.report.topology import draw_topology
+
+
+def size(path):
+    with Image.open(path) as picture:
+        picture.verify()
+        return picture.size
+
+
+@pytest.mark.parametrize("name", list(TOPOLOGIES))
+def test_every_topology_can_be_drawn(name, tmp_path):
+    draw_topology(tmp_path / "a.png", small(name, tmp_path))
+    assert min(size(tmp_path / "a.png")) > 500
+
+
+def test_graphs_without_positions_edges_or_size_are_drawn(graph, tmp_path):
+    """Isolated nodes, one node, no edge, parallel edges; a graph too large for springs."""
+    draw_topology(tmp_path / "a.svg", Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes))
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_large_graph_is_laid_out_by_eigenvectors_and_thinned(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_SPRINGS", 20)
+    monkeypatch.setattr(report, "_EDGES", 50)
+    draw_topology(tmp_path / "a.png", Data(edge_index=topologies.grid(8, 2).edge_index, num_nodes=64))
+    assert min(size(tmp_path / "a.png")) > 500
+    assert report._evenly(1000, 50).tolist()[::49] == [0, 999]
+
+
+def test_a_wrapped_edge_goes_half_way_towards_where_it_comes_from():
+    """On a periodic square the displacement of an edge is a unit vector, though its ends are three apart."""
+    place, displacement = report._place(Connectivity(topologies.grid(4, 2, metric="manhattan")))
+    assert torch.equal(displacement.norm(dim=1), torch.ones(64, dtype=torch.float64))
+    assert place.shape == (16, 2)
+
+
+def test_rows_of_a_flat_lattice_go_down_and_columns_to_the_right():
+    place, _ = report._place(Connectivity(topologies.raster(3, 4)))
+    assert place[[0, 3, 8]].tolist() == [[0, 0], [3, 0], [0, -2]]
+
+
+def test_a_line_is_straight_and_a_ring_is_round():
+    line, _ = report._place(Connectivity(topologies.grid(6, 1, boundary="open")))
+    ring, _ = report._place(Connectivity(topologies.grid(6, 1)))
+    assert line[:, 1].unique().tolist() == [0]
+    torch.testing.assert_close(ring.norm(dim=1), torch.ones(6, dtype=torch.float64))
+
+
+def test_columns_do_not_lie_on_top_of_each_other():
+    columns = topologies.columns(3, topologies.grid(4, 2))
+    place = report._apart(report._place(Connectivity(columns))[0], columns.column)
+    assert len(place.unique(dim=0)) == columns.num_nodes
+
+
+def test_the_same_graph_is_the_same_picture(tmp_path):
+    graph = Data(edge_index=topologies.ring(9).edge_index, num_nodes=9)
+    for name in ("a.png", "b.png"):
+        draw_topology(tmp_path / name, graph)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_bad_positions_are_refused(tmp_path):
+    graph = topologies.grid(3, 2)
+    graph.pos = torch.full((9, 2), torch.nan)
+    with pytest.raises(ValueError, match=r"topology\.pos must be finite, got NaN or infinity"):
+        draw_topology(tmp_path / "a.png", graph)
+    assert not (tmp_path / "a.png").exists()

@@ -1,0 +1,137 @@
+"""Every registered rule, projector and readout on every registered topology. Whatever is registered is tested by being registered."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+
+import pytest
+import torch
+from small_topologies import arguments_of, small
+from torch_geometric.data import Batch, Data
+from torch_geometric.datasets.graph_generator import GraphGenerator
+
+import topologies
+from lmn_graph import TOPOLOGIES, Connectivity, LatticeMachine, rollout
+from lmn_graph.projectors import PROJECTORS
+from lmn_graph.readouts import READOUTS
+from lmn_graph.rules import RULES, SpikingSOC
+from lmn_graph.rules.base import _PROPERTIES
+
+STEPS = 4
+every_topology = pytest.mark.parametrize("topology", list(TOPOLOGIES))
+
+
+def run(rule, drive):
+    """Activity and final state, and the gradients of a random functional of them to the drive and every parameter."""
+    drive = drive.clone().requires_grad_()
+    found = rollout(rule, drive, steps=STEPS)
+    values = [found.activity, *found.state]
+    generator = torch.Generator().manual_seed(5)
+    loss = sum((value * torch.randn(value.shape, generator=generator, dtype=value.dtype)).sum() for value in values)
+    wanted = [drive, *rule.parameters()]
+    return values, torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+
+
+@every_topology
+@pytest.mark.parametrize("rule", list(RULES))
+def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topology, tmp_path):
+    """Forward and backward, finite, the fast path equal to PyG's own in double precision: values and all gradients."""
+    graph = small(topology, tmp_path)
+    kind = RULES[rule]
+    if not all(_PROPERTIES[needed](Connectivity(graph)) for needed in kind.requires):
+        with pytest.raises(ValueError, match=f"that {rule} requires"):
+            kind(graph)
+        return
+    built = kind(graph).double()
+    tail = () if built.channels is None else (built.channels,)
+    drive = 1.5 * torch.rand(2, built.num_nodes, *tail, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    values, gradients = run(built, drive)
+    assert all(bool(value.isfinite().all()) for value in (*values, *gradients))
+    assert bool(gradients[0].any())
+    built.reference = True
+    for fast, plain in zip((*values, *gradients), itertools.chain(*run(built, drive)), strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-11)
+
+
+@every_topology
+def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path):
+    """Lattice shape or none, ports or none: the prediction is finite and the input has a gradient."""
+    graph = small(topology, tmp_path)
+    steps = graph.num_nodes + 2  # enough to cross it
+    for projector, readout in itertools.product(PROJECTORS.values(), READOUTS.values()):
+        parts = projector((5,), graph), SpikingSOC(graph), readout(graph, 3, steps)
+        x = torch.rand(2, 5, requires_grad=True)
+        prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
+        assert prediction.shape == (2, 3)
+        prediction.square().sum().backward()
+        assert bool(prediction.isfinite().all())
+        assert x.grad.isfinite().all()
+
+
+@every_topology
+def test_every_topology_is_a_sorted_named_graph_that_documents_itself(topology, tmp_path):
+    """Edges by target, then source; every [E] field in their order; the docstring has Args, Returns and Raises; the graph batches."""
+    graph = small(topology, tmp_path)
+    graph.validate(raise_on_error=True)
+    assert isinstance(graph.name, str)
+    assert Connectivity(graph).permutation is None
+    for field in ("edge_weight", "edge_type", "edge_attr"):
+        assert graph.get(field) is None or graph[field].size(0) == graph.num_edges
+    text = inspect.getdoc(TOPOLOGIES[topology])
+    for part in ("Args:", "Returns:", "Raises:"):
+        assert part in text, part
+    batch = Batch.from_data_list([graph, graph])
+    again = Connectivity(batch)
+    assert (again.num_nodes, again.num_edges) == (2 * graph.num_nodes, 2 * graph.num_edges)
+    for field in ("input_index", "output_index"):
+        if field in graph:
+            assert torch.equal(batch[field], torch.cat([graph[field], graph[field] + graph.num_nodes]))
+    torch.testing.assert_close(batch.get_example(1).edge_index, graph.edge_index)
+
+
+@every_topology
+def test_every_topology_is_the_same_when_made_again_and_leaves_the_global_generator_alone(topology, tmp_path):
+    before = torch.random.get_rng_state()
+    one, two = (small(topology, tmp_path) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert one.keys() == two.keys()
+    assert torch.equal(one.edge_index, two.edge_index)
+
+
+@every_topology
+def test_every_topology_is_a_generator_for_pygs_datasets(topology, tmp_path):
+    """A random one makes another graph at every call, the same series for every object made alike."""
+    function = TOPOLOGIES[topology]
+
+    def generator():
+        return topologies.TopologyGenerator(function, **arguments_of(topology, tmp_path))
+
+    assert isinstance(generator(), GraphGenerator)
+    assert GraphGenerator.resolve(made := generator()) is made
+    assert repr(made).startswith(f"TopologyGenerator({topology}")
+    first, second = generator(), generator()
+    series = [[graph.edge_index.tolist() for graph in (one(), one(), one(), one())] for one in (first, second)]
+    assert series[0] == series[1]
+    assert isinstance(first(), Data)
+    is_random = "seed" in inspect.signature(function).parameters
+    assert (len({str(edges) for edges in series[0]}) > 1) == is_random
+
+
+def test_a_generator_refuses_what_its_topology_does_not_take():
+    with pytest.raises(ValueError, match="topology must be a function that returns a Data, got 'grid'"):
+        topologies.TopologyGenerator("grid", 3)
+    with pytest.raises(ValueError, match=r"grid cannot be called with these arguments: missing a required argument: 'dim'"):
+        topologies.TopologyGenerator(topologies.grid, 3)
+    with pytest.raises(ValueError, match="seed must be an integer"):
+        topologies.TopologyGenerator(topologies.small_world, 30, seed="x")
+
+
+def test_pygs_explainer_dataset_takes_a_generator():
+    from torch_geometric.datasets import ExplainerDataset
+
+    worlds = topologies.TopologyGenerator(topologies.small_world, 30, k=4, p=0.2, seed=3)
+    dataset = ExplainerDataset(worlds, motif_generator="house", num_motifs=2, num_graphs=3)
+    assert len(dataset) == 3
+    assert all(graph.num_nodes == 40 for graph in dataset)
+    assert not torch.equal(dataset[0].edge_index, dataset[1].edge_index)
