@@ -126,7 +126,7 @@ def _name_asymmetry(edges: Tensor, weight: Tensor | None, num_nodes: int) -> Non
         raise_one_way(edges, missing)
     if weight is None:
         return
-    for values in weight.detach().reshape(-1, edges.shape[1]):
+    for values in torch.atleast_2d(weight.detach()):
         total = values.new_zeros(present.numel()).index_add_(0, slot, values)
         require_agreement(edges, total[slot], total[partner])
 

@@ -135,7 +135,7 @@ def _soft(edge_index: Any, edges: Tensor, weight: Tensor, memberships: Tensor, g
     pattern = _kernels.Pattern.of(bound)
     share = memberships.double()
     results = []
-    for values in weight.reshape(-1, edges.shape[1]):
+    for values in torch.atleast_2d(weight):
         heard = _kernels.spmm(*pattern, values if sort is None else values[sort], share, False)
         within = graphs.sum((share * heard).sum(1), of="node")
         outgoing = _per_graph(values.new_zeros(nodes).index_add(0, edges[0], values), share, graphs)

@@ -128,7 +128,7 @@ class Triangles:
             raise_one_way(self.edge_index, missing)
         if weight is not None:
             pairs = torch.stack([self.low, self.high])
-            for values in weight.detach().reshape(-1, self.num_edges):
+            for values in torch.atleast_2d(weight.detach()):
                 require_agreement(pairs, values[forward], values[backward])
 
     def per_pair(self, values: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Triangles:
 
         Memory is bounded, forward and backward, by what is returned; differentiable once.
         """
-        flat = values.reshape(-1, values.shape[-1])
+        flat = torch.atleast_2d(values)
         if not flat.shape[0]:
             return values.new_zeros(*values.shape[:-1], self.num_nodes)
         rows = [_TriangleSum.apply(row, self) for row in flat]
