@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +86,7 @@ def from_networkx(
         return f"edge {source!r} {'→' if G.is_directed() else '–'} {target!r}"
 
     nodes = _node_fields(G, dtype)
-    edges = {f"edge_{key}" if key in nodes else key: value for key, value in _shared(attributes, dtype, RESERVED | {weight}).items()}
+    edges = {f"edge_{key}" if key in nodes else key: value for key, value in _shared(attributes, dtype, {weight}).items()}
     data = build(
         ends,
         len(names),
@@ -107,6 +108,11 @@ def from_networkx(
     if kept := {key for key in edges if key in data}:
         data.edge_fields = kept
     return data
+
+
+def is_free(key: Any) -> bool:
+    """Whether an attribute of this name can be a field of a ``Data``."""
+    return isinstance(key, str) and key != "" and not key.startswith("_") and key not in RESERVED and key not in _OF_DATA
 
 
 def to_networkx(data: Data, *, weight: str = "weight", directed: bool | None = None) -> networkx.Graph:
@@ -198,16 +204,16 @@ def _weights(attributes: Sequence[Mapping[str, Any]], weight: str, where: Where)
     try:
         return torch.tensor([1.0 if value is _MISSING else float(value) for value in values], dtype=torch.float64)
     except OverflowError:
-        i = next(i for i, value in enumerate(values) if value is not _MISSING and abs(value) > np.finfo(np.float64).max)
+        i = next(i for i, value in enumerate(values) if value is not _MISSING and abs(value) > sys.float_info.max)
         raise ValueError(f"{where(i)}: weight must be a finite number, got one too large for a float") from None
 
 
 def _node_fields(G: networkx.Graph, dtype: torch.dtype) -> dict[str, Tensor]:
     attributes = [attribute for _, attribute in G.nodes(data=True)]
-    fields = _shared(attributes, dtype, RESERVED)
+    fields = _shared(attributes, dtype, set())
     positions = G.graph.get("pos")
     if "pos" not in fields and isinstance(positions, Mapping) and all(node in positions for node in G):
-        fields.update(_shared([{"pos": positions[node]} for node in G], dtype, RESERVED))
+        fields.update(_shared([{"pos": positions[node]} for node in G], dtype, set()))
     if "pos" in fields and (fields["pos"].dim() != 2 or fields["pos"].dtype == torch.bool):
         del fields["pos"]
     elif "pos" in fields:
@@ -219,7 +225,7 @@ def _shared(attributes: Sequence[Mapping[Any, Any]], dtype: torch.dtype, skip: s
     """What all of ``attributes`` have and is numeric, as tensors."""
     found = {}
     for key in attributes[0] if attributes else ():
-        if not isinstance(key, str) or not key or key.startswith("_") or key in skip or key in _OF_DATA:
+        if key in skip or not is_free(key):
             continue
         values = [attribute.get(key, _MISSING) for attribute in attributes]
         tensor = None if any(value is _MISSING for value in values) else _numeric(values, dtype)

@@ -14,7 +14,7 @@ from topologies import _checks
 from topologies._delimited import Table, hint, read
 from topologies._graph import refuse_too_large
 from topologies._merging import PARALLEL, Parallel, build
-from topologies._networkx import RESERVED
+from topologies._networkx import is_free
 
 _IDENTITY = ("name", "id")  # columns of a table of nodes that can say what an edge means by a node
 
@@ -51,7 +51,8 @@ def read_edge_table(
     Args:
         path: the file of edges.
         nodes: a file of nodes, one per row: the column "name", or "id", or both, is what edges call them (one of the two throughout);
-            isolated nodes are listed here too. Numeric further columns become tensors [N] of their own names, see also ``node_type``.
+            isolated nodes are listed here too. Numeric further columns become tensors [N] of their own names, x, y and perhaps z
+            together ``pos``; see also ``node_type``.
         pre: column of the source.
         post: column of the target.
         weight: column of the weight, numbers; None: no weights. The column "weight" may be absent.
@@ -160,8 +161,11 @@ def _listed(path: str, delimiter: str, node_type: str | None, sources: list[str]
         numeric = _numeric(entries)
         if numeric is None:
             words = words or column
-        elif column != node_type and column not in RESERVED and not hasattr(Data, column) and column.isidentifier():
+        elif column != node_type and is_free(column):
             fields[column] = numeric
+    if {"x", "y"} <= fields.keys():
+        axes = [fields.pop(axis) for axis in ("x", "y", "z") if axis in fields]
+        fields["pos"] = torch.stack([axis.to(torch.get_default_dtype()) for axis in axes], dim=1)
     chosen = words if node_type is None else node_type
     if chosen is not None:
         code, names = _codes(table, table.column(chosen, "node_type"), None)

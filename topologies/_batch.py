@@ -1,0 +1,60 @@
+"""Graphs of different kinds side by side in one PyG ``Batch``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from topologies._matrix import edges_of
+
+
+def batch(graphs: Sequence[Data]) -> Batch:
+    """``Batch.from_data_list`` for graphs that need not be alike, such as a lattice of two dimensions beside one of three.
+
+    PyG puts together only what every graph has with equal row lengths. Here what does not fit (``pos`` of two and of three columns, a
+    field that some lack) is left out, except weights: where some graphs have ``edge_weight`` the edges of the others get 1. A
+    ``DataLoader`` leaves out what its ``exclude_keys`` names.
+
+    Args:
+        graphs: at least one graph with ``edge_index``.
+
+    Returns:
+        Batch, in the order of ``graphs``.
+
+    Raises:
+        ValueError: if there is no graph, or one is not valid.
+
+    Example:
+        >>> batch([grid(4, 2), grid(3, 3)]).num_nodes
+        43
+    """
+    if isinstance(graphs, Data) or not isinstance(graphs, Sequence) or not graphs:
+        raise ValueError(f"graphs must be a list of at least one Data, got {graphs!r}")
+    numbers = [edges_of(graph)[2] for graph in graphs]
+    for i, graph in enumerate(graphs):
+        if graph.get("edge_index") is None:
+            raise ValueError(f"graphs[{i}] must have edge_index, got {graph}")
+    found = [copy.copy(graph) for graph in graphs]
+    weights = [graph["edge_weight"].dtype for graph in graphs if graph.get("edge_weight") is not None]
+    for graph, count in zip(found, numbers):
+        graph.num_nodes = count
+        if weights and graph.get("edge_weight") is None:
+            graph.edge_weight = torch.ones(graph.edge_index.size(1), dtype=weights[0], device=graph.edge_index.device)
+    kept = {key for key in found[0].keys() if all(_fits(graph.get(key), found[0][key]) for graph in found)}  # noqa: SIM118 - a method
+    left = {key for graph in found for key in graph.keys()} - kept  # noqa: SIM118
+    return Batch.from_data_list(found, exclude_keys=sorted(left))
+
+
+def _fits(value: object, first: object) -> bool:
+    """Whether PyG can put the two together."""
+    if not isinstance(first, Tensor) or not isinstance(value, Tensor):
+        return value is not None and isinstance(value, Tensor) == isinstance(first, Tensor)
+    return (
+        value.layout == first.layout
+        and value.dim() == first.dim()
+        and (value.dim() < 2 or value.shape[1:] == first.shape[1:] or value.size(0) == first.size(0) == 2)
+    )
