@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.typing import WITH_TORCH_SCATTER, WITH_TORCH_SPARSE
 
 import topologies
 
@@ -103,10 +104,10 @@ def normal(generator: torch.Generator):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked ``cuda`` are part of the suite wherever there is a GPU, and not elsewhere."""
-    if torch.cuda.is_available():
-        return
-    gpu = [item for item in items if item.get_closest_marker("cuda")]
-    if gpu:
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+    """Tests marked ``cuda`` or ``sparse`` are part of the suite wherever there is what they need, and not elsewhere."""
+    there = {"cuda": torch.cuda.is_available(), "sparse": WITH_TORCH_SCATTER and WITH_TORCH_SPARSE}
+    missing = [mark for mark, found in there.items() if not found]
+    out = [item for item in items if any(item.get_closest_marker(mark) for mark in missing)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]

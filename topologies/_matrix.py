@@ -169,7 +169,7 @@ def _of_tensor(matrix: Tensor) -> Entries:
     if matrix.sparse_dim() != 2:
         raise ValueError(f"matrix must have two sparse axes, got {matrix.sparse_dim()} of shape {shape}")
     row, column = matrix._indices()  # of an uncoalesced tensor too: parallel edges stay apart
-    return Entries(row, column, matrix._values(), shape)
+    return Entries(row, column, matrix._values(), shape[:2])
 
 
 def _of_scipy(matrix: Any) -> Entries:
