@@ -58,6 +58,7 @@ def from_networkx(
         Data with ``edge_index`` sorted by target, then source; ``num_nodes``; ``name``; ``directed``, a bool; ``edge_weight`` [E] if any
         edge has a weight (those without it count 1, as in NetworkX) or parallel edges were summed; ``node_names``, a list, unless the
         nodes are 0, …, N − 1 in this order; ``edge_fields``, the set of the names of further edge attributes, where there are any.
+        (PyG's ``sort`` and ``ToSparseTensor`` take any list for one of edges where N = E, and fail: delete ``node_names`` before.)
 
     Raises:
         ValueError: if there is no node, or the weight of an edge, which is named, is not a finite number.
@@ -145,7 +146,9 @@ def to_networkx(data: Data, *, weight: str = "weight", directed: bool | None = N
     edge_index, edge_weight, num_nodes = edges_of(data)
     names = _names(data, num_nodes)
     pairs = None
-    if not (directed is True or (directed is None and data.get("directed") is True)):
+    known = data.get("directed")
+    known = bool(known) if isinstance(known, Tensor) and known.numel() == 1 else known  # out of a Batch
+    if not (directed is True or (directed is None and known is True)):
         pairs, lonely = undirected_pairs(edge_index, edge_weight, num_nodes)
         if pairs is None and directed is False:
             source, target = (names[end] for end in edge_index[:, lonely].tolist())

@@ -121,6 +121,8 @@ def test_names_and_directions_survive_a_batch():
     assert [part.name for part in again] == ["graph", "graph"]
     assert topologies.to_networkx(again[0]).edges == nx.Graph([("a", "b")]).edges
     assert sorted(topologies.to_networkx(again[1]).edges) == [("b", "c"), ("c", "a")]
+    both_ways = topologies.from_networkx(nx.DiGraph([(0, 1), (1, 0)]))
+    assert topologies.to_networkx(topologies.batch([both_ways]).to_data_list()[0]).is_directed()
 
 
 def test_weights_that_some_graphs_lack_are_one():
