@@ -46,7 +46,9 @@ def read_weight(edge_weight: Any, num_edges: int, name: str = "edge_weight") -> 
         raise ValueError(f"{name} must hold real numbers, got {edge_weight.dtype}")
     if not edge_weight.is_floating_point():
         return edge_weight.to(torch.get_default_dtype())
-    if not bool(edge_weight.detach().isfinite().all()):
+    values = edge_weight.detach()
+    # one pass over the weights, and the elementwise test only where their sum is not finite (finite ones may overflow)
+    if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return edge_weight.float() if edge_weight.dtype in (torch.float16, torch.bfloat16) else edge_weight
 

@@ -105,13 +105,18 @@ def _hard(_: Any, edges: Tensor, weight: Tensor, labels: Tensor, graphs: Graphs,
     count = of_community.numel()
     of_source, of_target = label.index_select(0, edges[0]), label.index_select(0, edges[1])
     within = graphs.sum(weight * (of_source == of_target))
-    strength = weight.new_zeros(*weight.shape[:-1], count)
-    outgoing = strength.index_add(-1, of_source, weight)
-    incoming = strength.index_add(-1, of_target, weight) if directed else outgoing
+    outgoing = _strengths(weight, edges[0], label, count)
+    incoming = _strengths(weight, edges[1], label, count) if directed else outgoing
     products = outgoing * incoming
     if graphs.node is None:
         return within, products.sum(-1, keepdim=True)
     return within, products.new_zeros(within.shape).index_add(-1, of_community, products)
+
+
+def _strengths(weight: Tensor, end: Tensor, label: Tensor, count: int) -> Tensor:
+    """Strengths of communities, by way of the nodes: adding all edges to a few places, each addition would wait for the one before."""
+    of_node = weight.new_zeros(*weight.shape[:-1], label.numel()).index_add(-1, end, weight)
+    return weight.new_zeros(*weight.shape[:-1], count).index_add(-1, label, of_node)
 
 
 def _numbered(labels: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ def lattice_blocks(topology: Data, blocks: int | Sequence[int]) -> Tensor:
 
 
 class SoftCommunities(nn.Module):
-    """Learned memberships S = softmax(logits), to be trained on −modularity or beside another loss.
+    """Learned memberships S = softmax(sharpness · logits), to be trained on −modularity or beside another loss.
 
     Descent finds a local optimum: small steps from nearly equal memberships come closest to the best division (on Zachary's network
     0.39 to 0.42 of at most 0.4198, with Adam at 0.03).
@@ -132,24 +132,26 @@ class SoftCommunities(nn.Module):
     Args:
         num_nodes: N.
         count: C, the largest number of communities; some may end up empty.
+        sharpness: > 0; an optimiser whose steps are all alike, such as Adam, moves memberships so much faster than its learning rate.
 
     Shapes:
         output: [N, C], rows that sum to 1; ``labels()``: int64 [N], the community of the largest membership.
     """
 
-    def __init__(self, num_nodes: int, count: int) -> None:
+    def __init__(self, num_nodes: int, count: int, *, sharpness: float = 10.0) -> None:
         super().__init__()
         self.num_nodes = _checks.integer("num_nodes", num_nodes, minimum=1)
         self.count = _checks.integer("count", count, minimum=1)
+        self.sharpness = _checks.number("sharpness", sharpness, above=0)
         self.logits = nn.Parameter(torch.empty(self.num_nodes, self.count))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Nearly equal memberships: exactly equal ones are a saddle that no gradient leaves."""
-        nn.init.normal_(self.logits, std=0.1)
+        nn.init.normal_(self.logits, std=0.1 / self.sharpness)
 
     def forward(self) -> Tensor:
-        return self.logits.softmax(-1)
+        return (self.sharpness * self.logits).softmax(-1)
 
     def labels(self) -> Tensor:
         return self.logits.detach().argmax(-1)
