@@ -103,6 +103,35 @@ def normal(generator: torch.Generator):
     return draw
 
 
+@pytest.fixture
+def lmn(capsys):
+    """``lmn(*arguments)`` → exit code, output, errors."""
+
+    def run(*arguments):
+        from lmn_graph.cli import main
+
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(lmn):
+    """``refused(*arguments)`` → the one line of the error; nothing else is printed, the exit code is 2."""
+
+    def run(*arguments):
+        code, out, error = lmn(*arguments)
+        assert (code, out) == (2, ""), (code, out, error)
+        assert error.startswith("lmn: error: ")
+        assert error.count("\n") == 1
+        return error.removeprefix("lmn: error: ").strip()
+
+    return run
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked ``cuda`` or ``sparse`` are part of the suite wherever there is what they need, and not elsewhere."""
     there = {"cuda": torch.cuda.is_available(), "sparse": WITH_TORCH_SCATTER and WITH_TORCH_SPARSE}

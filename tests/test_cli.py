@@ -55,33 +55,6 @@ def stable(tmp_path_factory):
     found.close()
 
 
-@pytest.fixture
-def lmn(capsys):
-    """``lmn(*arguments)`` → exit code, output, errors."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def refused(lmn):
-    """``refused(*arguments)`` → the one line of the error; nothing else is printed, the exit code is 2."""
-
-    def run(*arguments):
-        code, out, error = lmn(*arguments)
-        assert (code, out) == (2, ""), (code, out, error)
-        assert error.startswith("lmn: error: ")
-        assert error.count("\n") == 1
-        return error.removeprefix("lmn: error: ").strip()
-
-    return run
-
-
 def printed(lmn, *arguments):
     """The configuration that ``--print_config`` shows."""
     code, out, error = lmn("train", *arguments, "--print_config")
@@ -180,6 +153,8 @@ PARTS = [
     (("--readout", "Holographic", "--readout.rank", "8", "--readout.heads", "2"), "readout.heads", 2),
     (("--criticality", "none"), "criticality", {"name": "none"}),
     (("--activity", "none"), "activity", {"name": "none"}),
+    (("--clustering", "ClusteringLoss", "--clustering.on", "activity"), "clustering.on", "activity"),
+    (("--modularity", "ModularityLoss", "--modularity.communities", "blocks", "--modularity.count", "2"), "modularity.count", 2),
     (("--topology.L", "[4,5]"), "topology.L", [4, 5]),
     (("--topology.L", "[4, 5]", "--topology.boundary", "[open, periodic]"), "topology.boundary", ["open", "periodic"]),
     *((("--criticality", name), "criticality.name", name) for name in sorted(LOSSES) if name != "DriveCorrectedRatio"),
@@ -199,12 +174,12 @@ def test_every_part_swaps_and_runs(arguments, key, value, data):
     assert value_of(config, key) == value
     splits = build.load_data(config)
     machine = build.build_machine(config, splits.in_shape, splits.out_features)
-    loss = build.build_loss(config, splits.task, 0)
+    loss = build.build_loss(config, splits.task, 0, machine)
     x, y = splits.train.x[:8], splits.train.y[:8]
     total, terms = loss(machine(x), y, machine=machine, x=x, epoch=0)
     total.backward()
     assert total.isfinite()
-    assert terms.keys() == {"task", *(name for name in ("criticality", "activity") if config[name]["name"] != "none")}
+    assert terms.keys() == {"task", *(name for name in build.OPTIONAL if config[name]["name"] != "none")}
 
 
 def test_the_printed_configuration_is_a_configuration(lmn, tmp_path):

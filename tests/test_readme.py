@@ -58,3 +58,19 @@ def test_the_rule_of_the_guide_is_a_rule(tmp_path, monkeypatch):
     rule = importlib.import_module("rule_of_the_guide").LeakyTanh(topologies.grid(4, 2))
     rollout(rule, torch.ones(2, rule.num_nodes), steps=3).activity.sum().backward()
     assert rule.weight.grad.abs().sum() > 0
+
+
+def test_the_code_of_the_guide_to_graphs_runs():
+    """One block after the other, as a reader would."""
+    code = "\n".join(code_blocks((ROOT / "docs" / "graphs.md").read_text(encoding="utf-8"), "python"))
+    found: dict = {}
+    exec(compile(code, "graphs.md", "exec"), found)
+    assert found["activity"].shape == (8, 10, 45)
+    assert found["null"].num_edges == found["world"].num_edges
+    assert 0 < float(found["q"]) < 1
+
+
+def test_the_guide_to_graphs_names_every_topology():
+    text = (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8").split("## Graphs in and out")[0]
+    named = set(re.findall(r"`(\w+)[(`]", text))
+    assert set(catalogue()["topologies"]) <= named

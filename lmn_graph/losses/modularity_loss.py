@@ -80,7 +80,7 @@ class ModularityLoss(StructuralLoss):
         if communities.size(0) != graph.num_nodes:
             raise ValueError(f"communities must have one entry per node, {graph.num_nodes}, got {tuple(communities.shape)}")
         communities = communities.to(weight.dtype) if communities.is_floating_point() else communities
-        return modularity(graph.edge_index, weight, communities, resolution=self.resolution, directed=True, num_nodes=graph.num_nodes)
+        return modularity(graph, weight, communities, resolution=self.resolution, directed=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, communities={self.kind!r}, count={self.count}, resolution={self.resolution:g}"

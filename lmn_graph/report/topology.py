@@ -34,7 +34,7 @@ def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
         ValueError: if the graph is not valid or has positions that are not finite.
     """
     graph = Connectivity(topology)
-    place, displacement = _place(graph)
+    place, displacement = place_nodes(graph)
     place = _apart(place, topology.get("column"))
     flat = place.size(1) == 2
     with new_figure(path, 1, 1, (9.6, 6.2)) as (figure, axes):
@@ -49,7 +49,7 @@ def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
         _draw_adjacency(figure.add_subplot(cells[1, 1]), graph)
 
 
-def _place(graph: Connectivity) -> tuple[Tensor, Tensor]:
+def place_nodes(graph: Connectivity) -> tuple[Tensor, Tensor]:
     """Where the nodes are, [N, 2 or 3], and the vector from target to source of every edge, [E, 2 or 3]."""
     source, target = graph.edge_index
     if graph.pos is None or graph.pos.dim() != 2 or graph.pos.size(1) < 1:

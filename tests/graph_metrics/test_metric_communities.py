@@ -81,8 +81,7 @@ def test_leiden_is_asked_for_the_same_graph(directed, monkeypatch):
 
 
 def test_leiden_itself():
-    """Where the extra is installed: the best known division of Zachary's network."""
-    pytest.importorskip("leidenalg", reason="the extra leiden is not installed")
+    """The best known division of Zachary's network."""
     labels = leiden(KARATE)
     assert float(modularity(KARATE, None, labels)) == pytest.approx(0.4198, abs=1e-4)
     assert torch.equal(labels, leiden(KARATE))

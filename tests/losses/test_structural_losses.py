@@ -58,7 +58,8 @@ def test_clustering_loss_is_networkx_clustering_less_its_mean_over_all_shuffles(
 def test_modularity_loss_is_networkx_modularity(kind):
     m = machine().double()
     graph = graph_of(m, m.rule.weight.detach().abs())
-    labels = {"blocks": lattice_blocks(m.topology, 2), "louvain": louvain(m.topology, directed=True, resolution=1.5)}.get(kind, torch.arange(16) % 3)
+    known = {"blocks": lattice_blocks(m.topology, 2), "louvain": louvain(m.topology, directed=True, resolution=1.5)}
+    labels = known.get(kind, torch.arange(16) % 3)
     given = {"given": labels, "soft": nn.functional.one_hot(labels).double()}.get(kind, kind)
     term = ModularityLoss(communities=given, count=2, resolution=1.5)
     parts = [set((labels == c).nonzero().flatten().tolist()) for c in labels.unique()]

@@ -42,26 +42,26 @@ def test_a_large_graph_is_laid_out_by_eigenvectors_and_thinned(tmp_path, monkeyp
 
 def test_a_wrapped_edge_goes_half_way_towards_where_it_comes_from():
     """On a periodic square the displacement of an edge is a unit vector, though its ends are three apart."""
-    place, displacement = report._place(Connectivity(topologies.grid(4, 2, metric="manhattan")))
+    place, displacement = report.place_nodes(Connectivity(topologies.grid(4, 2, metric="manhattan")))
     assert torch.equal(displacement.norm(dim=1), torch.ones(64, dtype=torch.float64))
     assert place.shape == (16, 2)
 
 
 def test_rows_of_a_flat_lattice_go_down_and_columns_to_the_right():
-    place, _ = report._place(Connectivity(topologies.raster(3, 4)))
+    place, _ = report.place_nodes(Connectivity(topologies.raster(3, 4)))
     assert place[[0, 3, 8]].tolist() == [[0, 0], [3, 0], [0, -2]]
 
 
 def test_a_line_is_straight_and_a_ring_is_round():
-    line, _ = report._place(Connectivity(topologies.grid(6, 1, boundary="open")))
-    ring, _ = report._place(Connectivity(topologies.grid(6, 1)))
+    line, _ = report.place_nodes(Connectivity(topologies.grid(6, 1, boundary="open")))
+    ring, _ = report.place_nodes(Connectivity(topologies.grid(6, 1)))
     assert line[:, 1].unique().tolist() == [0]
     torch.testing.assert_close(ring.norm(dim=1), torch.ones(6, dtype=torch.float64))
 
 
 def test_columns_do_not_lie_on_top_of_each_other():
     columns = topologies.columns(3, topologies.grid(4, 2))
-    place = report._apart(report._place(Connectivity(columns))[0], columns.column)
+    place = report._apart(report.place_nodes(Connectivity(columns))[0], columns.column)
     assert len(place.unique(dim=0)) == columns.num_nodes
 
 

@@ -1,0 +1,67 @@
+"""The examples run as their first lines say, and show what they claim."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.slow
+
+
+def run(name, folder, *arguments):
+    command = [sys.executable, "-W", "ignore", str(EXAMPLES / name), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.fixture(scope="module")
+def worm(tmp_path_factory):
+    """The folder of the connectome where LMN_DATA is, else a small worm in the same format."""
+    if os.environ.get("LMN_DATA"):
+        return Path(os.environ["LMN_DATA"]) / "connectome"
+    folder = tmp_path_factory.mktemp("worm")
+    kinds = ["Amphid", "Layer 1 interneuron", "Head motor neuron"]
+    nodes = [f"{i},N{i},{kinds[i % 3]}" for i in range(60)]
+    edges = [f"N{i},N{j},chemical,{1 + (i * j) % 7}" for i in range(60) for j in range(60) if i != j and (i * 7 + j * 11) % 13 < 2]
+    (folder / "celegans_hermaphrodite_nodes.csv").write_text("\n".join(["id,name,cell_type", *nodes]) + "\n")
+    (folder / "celegans_hermaphrodite_edges.csv").write_text("\n".join(["pre,post,type,weight", *edges]) + "\n")
+    return folder
+
+
+def test_every_example_is_run_here():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"plain_loop.py", "avalanche.py", "structure.py", "connectome.py"}
+
+
+def test_plain_loop_learns(tmp_path):
+    assert float(re.findall(r"0\.\d+", run("plain_loop.py", tmp_path))[-1]) > 0.9
+
+
+def test_an_avalanche_is_drawn(tmp_path):
+    assert "spikes per step" in run("avalanche.py", tmp_path, "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_each_structural_loss_changes_the_learned_graph(tmp_path):
+    """Clustering by the one, modularity by the other, and neither at the cost of the task."""
+    text = run("structure.py", tmp_path, "a.png")
+    rows = {name: [float(x) for x in values.split()] for name, values in re.findall(r"^([\w ]+?) {2,}([\d. -]+)$", text, re.MULTILINE)}
+    alone, clustered, modular = (rows[name] for name in ("task alone", "with ClusteringLoss", "with ModularityLoss"))
+    assert clustered[1] > alone[1] + 0.04
+    assert modular[2] > alone[2] + 0.1
+    assert min(row[0] for row in rows.values()) > 0.94
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_connectome_stands_beside_its_nulls(tmp_path, worm):
+    text = run("connectome.py", tmp_path, worm, "--seeds", "2", "--epochs", "2")
+    for name in ("connectome", "rewired", "shuffled", "equally dense", "no connections"):
+        assert re.search(rf"^\| {name} \| \d+\.\d ± \d", text, re.MULTILINE), text
+    assert (tmp_path / "connectome.png").stat().st_size > 10_000
