@@ -22,6 +22,7 @@ from topologies._regular import complete, ring
 from topologies._small_world import small_world
 from topologies._spatial import delaunay, geometric
 from topologies._table import read_edge_table
+from topologies.nulls import DegreePreservingRewire, EqualDensity, SpectralRadius, WeightShuffle
 
 if TYPE_CHECKING:
     from topologies._generator import TopologyGenerator
@@ -50,7 +51,11 @@ GENERATORS: dict[str, Callable[..., Data]] = {
 
 __all__ = [
     "GENERATORS",
+    "DegreePreservingRewire",
+    "EqualDensity",
+    "SpectralRadius",
     "TopologyGenerator",
+    "WeightShuffle",
     "batch",
     "columns",
     "complete",
