@@ -111,6 +111,6 @@ def test_a_rollout_is_the_same_through_pyg_with_them_installed(seed):
     for rule.reference in (False, True):
         activity = rollout(rule, drive, steps=15).activity
         found.append((activity, *torch.autograd.grad(activity.sum(), list(rule.parameters()))))
-    assert 0 < float(found[0][0].mean()) < 1
+    assert 0 < found[0][0].detach().mean() < 1
     for fast, reference in zip(*found):
         torch.testing.assert_close(fast, reference, rtol=1e-9, atol=1e-12)
