@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from topologies.nulls import DegreePreservingRewire
@@ -50,7 +51,8 @@ def topology_numbers(topology: Data) -> dict[str, float]:
 
 def _of_shape(edges: Tensor, nodes: int, directed: bool) -> dict[str, float]:
     """What rewiring changes, in double precision."""
-    dtype, of = torch.float64, {"directed": directed, "num_nodes": nodes}
+    dtype = torch.float64
+    of: dict[str, Any] = {"directed": directed, "num_nodes": nodes}
     triangles = graph_metrics.Triangles(edges, nodes)
     paths = {**of, "sources": _SOURCES if nodes > _SOURCES else None}
     found = {

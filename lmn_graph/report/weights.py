@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,11 +51,9 @@ def draw_weights(path: str | Path, topology: Data, weightings: Mapping[str, Weig
             axis.set_title(name, color=INK, loc="center", fontweight="normal")
 
 
-def _draw(axis: object, graph: Connectivity, place: Tensor, displacement: Tensor, weight: Tensor, label: Tensor | None) -> None:
-    from matplotlib.axes import Axes
+def _draw(axis: Any, graph: Connectivity, place: Tensor, displacement: Tensor, weight: Tensor, label: Tensor | None) -> None:
     from matplotlib.collections import LineCollection
 
-    assert isinstance(axis, Axes)
     target = graph.edge_index[1]
     strength = (weight / weight.quantile(0.99).clamp(min=1e-12)).clamp(max=1) if len(weight) else weight
     order = strength.argsort()
