@@ -52,7 +52,7 @@ def read(path: Any, argument: str, delimiter: str) -> Table:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"{argument} must be a file: {file} {'is a folder' if file.is_dir() else 'does not exist'}")
-    rows = _rows(file, delimiter)
+    rows = rows_of(file, delimiter)
     line, header = next(rows, (0, []))
     if not header:
         raise ValueError(f"{file} is empty: a header was expected")
@@ -77,18 +77,21 @@ def hint(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """First line and fields of every row that is not blank; a line break within quotes is part of its row."""
+def rows_of(path: Path, delimiter: str, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """First line and fields of every row that is not blank; a line break within quotes is part of its row.
+
+    ``strict`` refuses quotes that are not paired; otherwise what follows the last one is a row.
+    """
     line = 1
     try:
         with _open(path) as file:
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != " ", strict=True)
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != " ", strict=strict)
             for row in reader:
                 if len(row) > 1 or (row and row[0].strip()):
                     yield line, [field.strip() for field in row]
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise _not_text(path) from error
+        raise not_text(path) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     except csv.Error as error:
@@ -101,7 +104,8 @@ def _open(path: Path) -> IO[str]:
     return open(path, encoding="utf-8-sig", newline="")
 
 
-def _not_text(path: Path) -> ValueError:
+def not_text(path: Path) -> ValueError:
+    """The error of a file that is not UTF-8, with the first line that is not."""
     with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as file:
         for line, content in enumerate(file, 1):
             try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from topologies._delimited import not_text, rows_of
 
 from ._target import is_number
 from .base import existing
@@ -36,7 +36,7 @@ class CsvFile:
     @cached_property
     def lines(self) -> list[int]:
         """Line on which each row begins; blank lines and line breaks within quotes are counted."""
-        lines = [line for line, _ in _rows(self.path, self.separator)][1:]
+        lines = [line for line, _ in rows_of(self.path, self.separator, strict=False)][1:]
         if len(lines) != len(self.frame):
             raise ValueError(f"{self.path}: quotes are not paired, the rows cannot be told apart")
         return lines
@@ -89,7 +89,7 @@ def read(path: str | Path, *, separator: str | None = None, text: Collection[str
         _check_widths(found, mark, header)
         raise ValueError(f"{found} cannot be read as a table: {error}") from error
     except UnicodeDecodeError as error:
-        raise _not_text(found) from error
+        raise not_text(found) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{found} cannot be read: {error}") from error
     if not isinstance(frame.index, pandas.RangeIndex) or frame[header[-1]].isna().any():
@@ -101,7 +101,7 @@ def read(path: str | Path, *, separator: str | None = None, text: Collection[str
 
 def read_header(path: Path, separator: str) -> list[str]:
     """Column names; a nameless one (the row index that pandas writes) is called "unnamed column i"."""
-    line, header = next(_rows(path, separator), (0, []))
+    line, header = next(rows_of(path, separator, strict=False), (0, []))
     if not header:
         raise ValueError(f"{path} is empty")
     names = [name.strip() or f"unnamed column {i}" for i, name in enumerate(header, 1)]
@@ -115,41 +115,7 @@ def read_header(path: Path, separator: str) -> list[str]:
     return names
 
 
-def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """First line and fields of every row that is not blank."""
-    line = 1
-    try:
-        with _open(path) as file:
-            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-            for row in reader:
-                if len(row) > 1 or (row and row[0].strip()):
-                    yield line, row
-                line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise _not_text(path) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
-
-
 def _check_widths(path: Path, separator: str, header: list[str]) -> None:
-    for line, row in _rows(path, separator):
+    for line, row in rows_of(path, separator, strict=False):
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: {len(row)} fields, the header names {len(header)}")
-
-
-def _not_text(path: Path) -> ValueError:
-    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-        for line, content in enumerate(file, 1):
-            try:
-                content.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return ValueError(f"{path}, line {line}: not UTF-8 text ({error.reason})")
-    return ValueError(f"{path} is not UTF-8 text")

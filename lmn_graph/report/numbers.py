@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from topologies.nulls import DegreePreservingRewire
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import coalesce, is_undirected
@@ -16,6 +15,7 @@ from torch_geometric.utils import coalesce, is_undirected
 from lmn_graph import graph_metrics
 from lmn_graph.connectivity import Connectivity
 from topologies import _checks
+from topologies.nulls import DegreePreservingRewire
 
 _SOURCES = 200  # nodes that paths start from
 _LOUVAIN = 200_000  # edges up to which communities are sought; NetworkX takes a second for 10⁵

@@ -19,7 +19,7 @@ _TILT = 0.55  # the angle from one axis of a lattice with four or more to the ne
 
 
 def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
-    """Draw a graph: lattices with up to three axes in space (a wrapped edge as two stubs), other graphs by layout.
+    """Draw a graph: lattices with up to three axes in space (a wrapped edge as two half ones), other graphs by layout.
 
     Nodes are coloured by ``node_type``, else by in-degree; input ports have a green, output ports an orange rim. Edges with negative
     weight are orange. At most 20,000 nodes and 12,000 edges are drawn, evenly chosen. Beside it: the distribution of the in-degrees and
@@ -136,7 +136,7 @@ def _draw_edges(axis: Any, graph: Connectivity, place: Tensor, displacement: Ten
         return
     source, target = graph.edge_index[:, chosen]
     inside = torch.isclose(place[source] - place[target], displacement[chosen], atol=1e-6).all(1)
-    # An edge that wraps around the box leaves its target and never arrives: half of it is a stub at each end, the other direction's.
+    # An edge that wraps around the box leaves its target and never arrives: half of it is drawn at each end, the other direction's.
     end = torch.where(inside[:, None], place[source], place[target] + 0.5 * displacement[chosen])
     segments = torch.stack([place[target], end], dim=1).numpy()
     negative = torch.zeros(len(chosen), dtype=torch.bool) if graph.edge_weight is None else graph.edge_weight[chosen] < 0

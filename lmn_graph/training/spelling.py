@@ -48,6 +48,7 @@ def spell(kind: Any) -> str:
 
 
 def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -58,6 +59,7 @@ def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
 
 
 def nest(flat: dict[str, Any]) -> Config:
+    """A mapping with dotted keys as a nested one."""
     nested: Config = {}
     for key, value in flat.items():
         *path, last = key.split(".")
