@@ -20,6 +20,10 @@ class RuleConv(nn.Module):
     column is an independent run. A rule whose parameters are shared takes any graph, with ``edge_weight`` (1 where it is not
     given) times the rule's gain; another takes only the graph it is bound to, its edges in any order, and has weights of its own.
 
+    ``edge_index`` may also be a sparse adjacency with row = target (``adj_t``), a torch sparse tensor or a ``torch_sparse.SparseTensor``;
+    dense indices are sorted once and remembered, a sparse adjacency is read at
+    every call, its values without gradient.
+
     A node hears its neighbours one step after they became active. Of a spiking rule, which reads spikes before it integrates,
     activity t depends on nodes up to t − 2 hops away: use at least 3 steps.
 
@@ -45,7 +49,7 @@ class RuleConv(nn.Module):
         """Reset the rule's parameters."""
         self.rule.reset_parameters()
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         if not isinstance(x, Tensor) or x.dim() != 2 or (self.rule.channels is not None and x.size(1) != self.rule.channels):
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must have shape [N, {self.rule.channels or 'F'}], got {got}")
@@ -63,7 +67,11 @@ class RuleConv(nn.Module):
             total = total + activity
         return (total / self.steps if self.output == "mean" else activity).view(x.shape)
 
-    def _connectivity(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None) -> Connectivity:
+    def _connectivity(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Connectivity:
+        if not isinstance(edge_index, Tensor) or edge_index.layout != torch.strided:
+            if edge_weight is not None:
+                raise ValueError("edge_weight must be None with a sparse adjacency, whose values are the weights")
+            return self.rule.resolve(Data(adj_t=edge_index, num_nodes=x.size(0)))
         version = -1 if edge_index.is_inference() else edge_index._version
         seen = self._seen
         if seen is None or seen[0] is not edge_index or seen[1] != version or version < 0 or seen[2].num_nodes != x.size(0):

@@ -9,7 +9,7 @@ from torch_geometric.transforms import ToSparseTensor
 
 import topologies
 from lmn_graph import Connectivity, ops, rollout
-from lmn_graph.rules import SpikingSOC
+from lmn_graph.rules import SpikingSOC, as_conv
 
 pytestmark = pytest.mark.sparse
 
@@ -114,3 +114,12 @@ def test_a_rollout_is_the_same_through_pyg_with_them_installed(seed):
     assert 0 < found[0][0].detach().mean() < 1
     for fast, reference in zip(*found):
         torch.testing.assert_close(fast, reference, rtol=1e-9, atol=1e-12)
+
+
+def test_a_layer_takes_their_adjacency():
+    data = random_weighted(4)
+    data.edge_weight = data.edge_weight.float()
+    rule = SpikingSOC(data, decay=0.9, utilisation=0.1, recovery=30.0, weight=1.0, learn_weight=False)
+    x = torch.rand(data.num_nodes, 3)
+    expected = as_conv(rule, 4)(x, data.edge_index, data.edge_weight)
+    torch.testing.assert_close(as_conv(rule, 4)(x, sparse_tensor(data).t()), expected)

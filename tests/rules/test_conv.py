@@ -129,3 +129,16 @@ def test_bad_arguments_are_named(lattice):
         as_conv(rule, 1, "sum")
     with pytest.raises(ValueError, match="rule must be an UpdateRule, got Linear"):
         as_conv(torch.nn.Linear(1, 1), 1)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_a_sparse_adjacency_is_the_graph_with_its_weights(layout, lattice):
+    """As PyG's own layers take ``adj_t``: rows are targets, values are weights."""
+    weight = torch.rand(lattice.num_edges)
+    source, target = lattice.edge_index
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        adjacency = torch.sparse_coo_tensor(torch.stack([target, source]), weight, (16, 16)).to_sparse(layout=layout)
+    layer, x = as_conv(SpikingSOC(lattice, **SHARED), 4), torch.rand(16, 3)
+    assert torch.equal(layer(x, adjacency), layer(x, lattice.edge_index, weight))
+    with pytest.raises(ValueError, match="edge_weight must be None with a sparse adjacency"):
+        layer(x, adjacency, weight)
