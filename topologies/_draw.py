@@ -81,3 +81,11 @@ def occurs_once(key: Tensor) -> Tensor:
     single[1:] &= ~repeated
     single[:-1] &= ~repeated
     return torch.empty_like(single).index_copy_(0, order, single)
+
+
+def first_of_each(key: Tensor) -> Tensor:
+    """Where every value of ``key`` occurs first, by rising value."""
+    value, order = key.sort(stable=True)
+    new = torch.ones(len(key), dtype=torch.bool)
+    new[1:] = value[1:] != value[:-1]
+    return order[new]
