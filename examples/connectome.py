@@ -3,8 +3,9 @@
     python examples/connectome.py FOLDER [--seeds 15] [--out connectome.png]
 
 FOLDER holds celegans_hermaphrodite_nodes.csv (id, name, cell_type) and celegans_hermaphrodite_edges.csv (pre, post, type, weight), the
-hermaphrodite of Cook et al. 2019. The image drives the sensory cells, the prediction is read from the motor neurons, and everything in
-between is the connectome: log(1 + synapses) between cells, scaled to spectral radius 0.95 and frozen. Only the maps in and out are trained.
+hermaphrodite of Cook et al. 2019; its 302 neurons are used. The image drives the sensory ones, the prediction is read from the motor ones,
+and everything in between is the connectome: log(1 + synapses), scaled to spectral radius 0.95 and frozen. Only the maps in and out are
+trained.
 
 Seed s draws the split, the maps, the order of the batches and the null models, which are scaled alike: rewired (every cell keeps its
 numbers of inputs and outputs), shuffled (the wiring stays, the weights are dealt anew), equally dense (Erdős–Rényi), and without any
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import torch
 from scipy.stats import t as student
+from torch_geometric.data import Data
+from torch_geometric.utils import subgraph
 
 import topologies
 from lmn_graph import LatticeMachine, data
@@ -27,20 +30,29 @@ from lmn_graph.report.style import BLUE, GREY, INK, check_picture, new_figure
 from lmn_graph.rules import SpikingSOC
 from topologies import nulls
 
-STEPS = 12
-SENSORY = ("Amphid", "Cephalic", "Mechanosensory", "Phasmid", "Touch", "O2, CO2")  # beginnings of the cell types
+STEPS, RATE = 12, 0.1
+SENSORY = ("amphid", "cephalic", "mechanosensory", "phasmid", "touch", "o2, co2")  # beginnings of the cell types
+NOT_NEURONS = ("muscle", "cell", "epithelium", "gland", "membrane", "hypodermis", "intestine")
 
 
 def read(folder):
-    """The connectome, chemical synapses and gap junctions added up, with its sensory cells as inputs and motor neurons as outputs."""
+    """The neurons, chemical synapses and gap junctions added up, sensory neurons as inputs and motor neurons as outputs."""
     prefix = Path(folder) / "celegans_hermaphrodite"
     table = {"nodes": f"{prefix}_nodes.csv", "type": None, "node_type": "cell_type"}
     graph = topologies.read_edge_table(f"{prefix}_edges.csv", **table, name="connectome")
-    graph.edge_weight = graph.edge_weight.log1p()
-    kinds = [graph.node_types[kind] for kind in graph.node_type.tolist()]
-    graph.input_index = torch.tensor([n for n, kind in enumerate(kinds) if kind.startswith(SENSORY)])
-    graph.output_index = torch.tensor([n for n, kind in enumerate(kinds) if "motor neuron" in kind.lower()])
-    return graph
+    kinds = [graph.node_types[kind].lower() for kind in graph.node_type.tolist()]
+    neurons = [n for n, kind in enumerate(kinds) if not any(word in kind for word in NOT_NEURONS)]
+    inside = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    inside[neurons] = True
+    edge_index, edge_weight = subgraph(inside, graph.edge_index, graph.edge_weight, relabel_nodes=True)
+    return Data(
+        edge_index=edge_index,
+        edge_weight=edge_weight.log1p(),
+        num_nodes=len(neurons),
+        name="connectome",
+        input_index=torch.tensor([i for i, n in enumerate(neurons) if kinds[n].startswith(SENSORY)]),
+        output_index=torch.tensor([i for i, n in enumerate(neurons) if "motor" in kinds[n]]),
+    )
 
 
 def versions(graph, seed):
@@ -64,14 +76,17 @@ def accuracy(graph, seed, epochs):
         torch.manual_seed(seed)
         rule = SpikingSOC(graph, decay=0.9, utilisation=0.1, recovery=30.0, learn_weight=False, reset="zero")
         machine = LatticeMachine(graph, Linear(digits.in_shape, graph), rule, Rate(graph, 10, STEPS), steps=STEPS)
-        optimizer = torch.optim.AdamW(machine.parameters(), lr=0.01)
+        optimizer = torch.optim.AdamW(machine.parameters(), lr=RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, epochs=epochs, steps_per_epoch=-(-len(digits.train.x) // 64))
         order = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
             for rows in torch.randperm(len(digits.train.x), generator=order).split(64):
                 loss = torch.nn.functional.cross_entropy(machine(digits.train.x[rows]).prediction, digits.train.y[rows])
                 optimizer.zero_grad()
                 loss.backward()
+                torch.nn.utils.clip_grad_norm_(machine.parameters(), 1.0)
                 optimizer.step()
+                schedule.step()
     right = machine.predict(digits.test.x).argmax(1) == digits.test.y
     with torch.no_grad():
         rate = machine(digits.test.x[:64]).trajectory.activity.mean()
@@ -102,7 +117,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--seeds", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", default="connectome.png")
     arguments = parser.parse_args()
     check_picture("--out", arguments.out)
@@ -117,8 +132,8 @@ def main():
             if seed == 0 and name != "no connections":
                 numbers[name] = topology_numbers(graph)
         print(f"seed {seed}: " + ", ".join(f"{name} {values[-1]:.3f}" for name, values in found.items()), flush=True)
-    print(f"\n{connectome.num_nodes} cells, {connectome.num_edges:,} connections, {arguments.seeds} seeds, {arguments.epochs} epochs\n")
-    print("| | accuracy, % | difference to the connectome, points | spikes per cell and step | clustering | path length |")
+    print(f"\n{connectome.num_nodes} neurons, {connectome.num_edges:,} connections, {arguments.seeds} seeds, {arguments.epochs} epochs\n")
+    print("| | accuracy, % | difference to the connectome, points | spikes per neuron and step | clustering | path length |")
     print("|---|---|---|---|---|---|")
     for name, values in found.items():
         spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""

@@ -44,7 +44,8 @@ class ClusteringLoss(StructuralLoss):
         return (clustering(triangles, weight, directed=True) - shuffled_clustering(triangles, weight, directed=True)).mean()
 
     def _triangles(self, connectivity: Connectivity) -> Triangles:
-        if self._found is None or self._found[0] is not connectivity:
+        device = connectivity.edge_index.device  # moving a machine keeps its connectivity
+        if self._found is None or self._found[0] is not connectivity or self._found[1].edge_index.device != device:
             self._found = connectivity, Triangles(connectivity)
         return self._found[1]
 

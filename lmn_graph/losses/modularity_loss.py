@@ -12,6 +12,7 @@ from lmn_graph.losses.structure import On, StructuralLoss
 from topologies import _checks
 
 if TYPE_CHECKING:
+    from lmn_graph.connectivity import Connectivity
     from lmn_graph.machine import LatticeMachine
 
 
@@ -25,14 +26,15 @@ class ModularityLoss(StructuralLoss):
 
     Args:
         on: "weights", the magnitudes of the learned weights, or "activity", the co-activity graph; see :class:`StructuralLoss`.
-        communities: labels [N] or soft assignments [N, C] that stay; or "learned", softmax assignments that are parameters of this loss
-            and trained with the machine; "blocks" of a lattice; "louvain" communities of the topology.
+        communities: labels [N] or soft assignments [N, C] that stay; or "learned", softmax assignments that are parameters of this
+            loss, made by ``prepare(machine)`` (before an optimiser is built of them) and trained with the machine; "blocks" of a
+            lattice; "louvain" communities of the topology.
         count: number of learned communities; blocks along each axis.
         resolution: γ > 0.
         target: Q to reach; None asks for as much as possible.
 
     Raises:
-        ValueError: as :class:`StructuralLoss`; or if communities do not fit the topology.
+        ValueError: as :class:`StructuralLoss`; or if communities do not fit the topology, or are learned and were not prepared.
     """
 
     def __init__(
@@ -47,40 +49,59 @@ class ModularityLoss(StructuralLoss):
         super().__init__(on, target)
         self.count = _checks.integer("count", count, minimum=1)
         self.resolution = _checks.number("resolution", resolution, above=0)
-        self.kind = "given" if isinstance(communities, Tensor) else _checks.choice("communities", communities, _KINDS)
-        self.register_buffer("labels", communities if isinstance(communities, Tensor) else None)
+        if not isinstance(communities, Tensor) and not (isinstance(communities, str) and communities in _KINDS):
+            kinds = ", ".join(map(repr, _KINDS))
+            raise ValueError(f"communities must be one of {kinds}, or a tensor [N] or [N, C], got {str(communities)[:40]!r}")
+        self.kind = "given" if isinstance(communities, Tensor) else communities
+        self.register_buffer("given", communities if isinstance(communities, Tensor) else None)
         self.soft: SoftCommunities | None = None
+        self._found: tuple[Connectivity, Tensor] | None = None  # of the last graph: sought once
 
-    labels: Tensor | None
+    given: Tensor | None
 
     def prepare(self, machine: LatticeMachine) -> None:
-        """Find the communities of the machine's topology, or make the parameters that will hold them."""
+        """Make the parameters of learned communities, for as many nodes as the machine has."""
         graph = machine.rule.connectivity
         if self.kind == "learned" and self.soft is None:
             self.soft = SoftCommunities(graph.num_nodes, self.count).to(graph.edge_index.device)
-        elif self.kind == "blocks" and self.labels is None:
-            self.labels = lattice_blocks(machine.topology, self.count)
-        elif self.kind == "louvain" and self.labels is None:
-            self.labels = louvain(graph.edge_index, graph.edge_weight, num_nodes=graph.num_nodes, resolution=self.resolution, directed=True)
 
-    def communities(self) -> Tensor:
-        """Labels [N], or assignments [N, C] whose rows add up to 1."""
-        if self.soft is not None:
-            return self.soft()
-        if self.labels is None:
-            raise ValueError(f"communities must be prepared first: call prepare(machine) on {self}")
-        return self.labels
+    def communities(self, machine: LatticeMachine) -> Tensor:
+        """Labels [N], or assignments [N, C] whose rows add up to 1.
+
+        Raises:
+            ValueError: if they are to be learned and :meth:`prepare` was not called, or are of another number of nodes.
+        """
+        graph = machine.rule.connectivity
+        if self.kind == "learned":
+            if self.soft is None:
+                raise ValueError("communities are learned: call prepare(machine) before the optimiser is built, as lmn train does")
+            found = self.soft()
+        else:
+            found = self._sought(machine) if self.given is None else self.given
+        if found.dim() < 1 or found.size(0) != graph.num_nodes:
+            raise ValueError(f"communities must have one entry per node, {graph.num_nodes}, got {tuple(found.shape)}")
+        return found
+
+    def _sought(self, machine: LatticeMachine) -> Tensor:
+        """Blocks or Louvain's communities of the machine's topology."""
+        graph = machine.rule.connectivity
+        if self._found is None or self._found[0] is not graph or self._found[1].device != graph.edge_index.device:
+            if self.kind == "blocks":
+                labels = lattice_blocks(machine.topology, self.count)
+            else:
+                labels = louvain(graph.edge_index, graph.edge_weight, num_nodes=graph.num_nodes, resolution=self.resolution, directed=True)
+            self._found = graph, labels.to(graph.edge_index.device)
+        return self._found[1]
 
     def value(self, weight: Tensor, machine: LatticeMachine) -> Tensor:
-        self.prepare(machine)
-        graph = machine.rule.connectivity
+        communities = self.communities(machine)
         if not bool((weight.detach() > 0).any()):
             return weight.sum()  # no edge has any weight: nothing to divide
-        communities = self.communities()
-        if communities.size(0) != graph.num_nodes:
-            raise ValueError(f"communities must have one entry per node, {graph.num_nodes}, got {tuple(communities.shape)}")
         communities = communities.to(weight.dtype) if communities.is_floating_point() else communities
-        return modularity(graph, weight, communities, resolution=self.resolution, directed=True)
+        return modularity(machine.rule.connectivity, weight, communities, resolution=self.resolution, directed=True)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_found": None}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, communities={self.kind!r}, count={self.count}, resolution={self.resolution:g}"

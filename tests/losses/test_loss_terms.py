@@ -35,6 +35,13 @@ def run(name: str, m=None, x=None):
     return m, x, m(x)
 
 
+def prepared(name: str, m):
+    """The term with its defaults, as before a training of the machine."""
+    term = LOSSES[name]()
+    term.prepare(m)
+    return term
+
+
 def test_the_registry_holds_every_term():
     assert set(LOSSES) == {
         "Activity",
@@ -52,8 +59,8 @@ def test_the_registry_holds_every_term():
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_term_trains_a_machine(name):
     """Defaults on a spiking machine: a finite scalar, a finite gradient for the rule, and a readable repr."""
-    term = LOSSES[name]()
     m, x, output = run(name)
+    term = prepared(name, m)
     loss = term(output, machine=m, x=x)
     assert loss.shape == ()
     assert loss.isfinite()
@@ -69,7 +76,7 @@ def test_every_term_trains_a_machine(name):
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {SPIKE_DRIVEN}))
 def test_every_term_but_the_spike_driven_trains_a_rule_without_spikes(name):
     m, x, output = run(name, machine(TanhStandIn))
-    loss = LOSSES[name]()(output, machine=m, x=x)
+    loss = prepared(name, m)(output, machine=m, x=x)
     loss.backward()
     assert loss.isfinite()
     assert m.rule.weight.grad.isfinite().all()
@@ -82,7 +89,7 @@ def test_silent_and_saturated_machines_are_finite(name, level):
     """No drive takes a term to nan, in its value or in a gradient."""
     m = machine(projector=Given, reset="zero")
     m, x, output = run(name, m, torch.full((3, 16), level))
-    loss = LOSSES[name]()(output, machine=m, x=x)
+    loss = prepared(name, m)(output, machine=m, x=x)
     loss.backward()
     assert loss.isfinite()
     for key, parameter in m.named_parameters():
@@ -264,7 +271,7 @@ def test_the_projector_keeps_its_running_statistics(name):
     x = (torch.rand(6, 16) < 0.3).float()
     output = m(x)
     before = m.projector.norm.running_mean.clone()
-    LOSSES[name]()(output, machine=m, x=x)
+    prepared(name, m)(output, machine=m, x=x)
     assert modes == [True, False]
     assert torch.equal(m.projector.norm.running_mean, before)
     assert m.projector.norm.training
@@ -277,7 +284,7 @@ def test_every_term_can_be_validated(name, mode):
     """Validation loops run without gradient: a number, and no graph."""
     m, x, _ = run(name)
     with mode():
-        loss = LOSSES[name]()(m(x), machine=m, x=x)
+        loss = prepared(name, m)(m(x), machine=m, x=x)
     assert loss.isfinite()
     assert not loss.requires_grad
 

@@ -26,6 +26,7 @@ every_loss = pytest.mark.parametrize("loss", STRUCTURAL)
 
 
 def evaluate(term, m, x=None):
+    term.prepare(m)
     x = torch.randn(5, 8) if x is None else x
     return term(m(x), machine=m, x=x)
 
@@ -83,7 +84,6 @@ def test_a_few_steps_of_descent_raise_the_number(loss, on):
     last = float(evaluate(term, m, x).detach())
     assert last < first - 0.02
     aimed = loss(on, target=0.5)
-    aimed.load_state_dict({}, strict=False)
     if loss is ModularityLoss:
         aimed.soft = term.soft
     assert float(evaluate(aimed, m, x).detach()) == pytest.approx((last + 0.5) ** 2, rel=1e-4)
@@ -109,7 +109,9 @@ def test_channels_are_more_samples_of_the_same_cells():
 @every_loss
 def test_every_sample_has_the_loss_of_the_batch(loss):
     m, x = machine(), torch.randn(5, 8)
-    values = loss().per_sample(m(x), machine=m, x=x)
+    term = loss()
+    term.prepare(m)
+    values = term.per_sample(m(x), machine=m, x=x)
     assert values.shape == (5,)
     assert values.unique().numel() == 1
 
@@ -118,6 +120,7 @@ def test_every_sample_has_the_loss_of_the_batch(loss):
 def test_a_graph_without_any_weight_gives_nothing_and_no_nan(loss):
     """Silent neurons have no co-activity; weights may all be zero."""
     m, term = machine(), loss("activity")
+    term.prepare(m)
     assert float(term(output_of(torch.zeros(2, 5, 16)), machine=m, x=None)) == 0
     with torch.no_grad():
         m.rule.weight.zero_()
@@ -144,20 +147,50 @@ def test_what_cannot_be_measured_is_named(loss):
 
 def test_bad_communities_are_named():
     m = machine()
-    with pytest.raises(ValueError, match="communities must be one of 'learned', 'blocks', 'louvain', got 'leiden'"):
+    with pytest.raises(
+        ValueError, match=r"communities must be one of 'learned', 'blocks', 'louvain', or a tensor \[N\] or \[N, C\], got 'leiden'"
+    ):
         ModularityLoss(communities="leiden")
+    with pytest.raises(ValueError, match=rf"{kinds}, got '\[0, 0,"):
+        ModularityLoss(communities=[0] * 60)
     with pytest.raises(ValueError, match="count must be an integer >= 1, got 0"):
         ModularityLoss(count=0)
     with pytest.raises(ValueError, match="resolution must be a finite number > 0, got 0"):
         ModularityLoss(resolution=0)
     with pytest.raises(ValueError, match=r"communities must have one entry per node, 16, got \(5,\)"):
         evaluate(ModularityLoss(communities=torch.zeros(5, dtype=torch.long)), m)
-    with pytest.raises(ValueError, match="communities must be prepared first"):
-        ModularityLoss().communities()
+    with pytest.raises(ValueError, match=r"communities are learned: call prepare\(machine\)"):
+        ModularityLoss()(m(torch.randn(2, 8)), machine=m, x=None)
     graph = topologies.complete(5)
     m = LatticeMachine(graph, Linear((8,), graph), SpikingSOC(graph), Rate(graph, 3, 4), steps=4)
     with pytest.raises(ValueError, match="topology must be a lattice with a shape"):
         evaluate(ModularityLoss(communities="blocks"), m)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("louvain", ModularityLoss), ("blocks", ModularityLoss), (None, ClusteringLoss)])
+def test_what_is_kept_of_one_graph_is_not_used_for_another(kind, loss):
+    """A term that has measured one machine measures the next as a fresh one does, of the same size or not."""
+    options = {} if kind is None else {"communities": kind, "count": 2}
+    term = loss(**options)
+    machines = [machine(side=4), machine(side=4), machine(side=6)]
+    other = topologies.small_world(16, k=4, p=0.3)
+    other.shape = (4, 4)
+    rule = SpikingSOC(other)
+    machines.insert(1, LatticeMachine(other, Linear((8,), other), rule, Rate(other, 3, 4), steps=4))
+    for m in machines:
+        assert torch.equal(evaluate(term, m), evaluate(loss(**options), m))
+
+
+@pytest.mark.cuda
+@every_loss
+@pytest.mark.parametrize("on", ["weights", "activity"])
+def test_a_structural_loss_is_the_same_on_a_gpu(loss, on):
+    m, x = machine(), torch.randn(5, 8)
+    terms = [loss(on)] if loss is ClusteringLoss else [loss(on, communities=kind, count=2) for kind in ("learned", "blocks", "louvain")]
+    for term in terms:
+        value = float(evaluate(term, m, x).detach())
+        moved, there = copy.deepcopy(m).cuda(), copy.deepcopy(term).cuda()
+        assert float(evaluate(there, moved, x.cuda()).detach()) == pytest.approx(value, abs=1e-4)
 
 
 def test_learned_communities_are_parameters_of_the_total_loss():
