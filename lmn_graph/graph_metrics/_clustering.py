@@ -36,9 +36,10 @@ def clustering(
     out, directed), d↔ those linked both ways; weights do not enter there, and an edge of weight zero is an edge. Self-loops are ignored
     otherwise; a node that can have no triangle has 0; disconnected parts and isolated nodes are valid. Equal to ``networkx.clustering``.
 
-    Differentiable once in the weights, through the products only: degrees are constants of the pattern and the scale max w is taken as
-    one (so the value is not: multiplying all weights changes nothing). The slope of the cube root is held below |w| = 10⁻⁴ max w;
-    values stay exact. Cost: O(E^{3/2}) to find the triangles, O(M) for M of them afterwards, in bounded memory beside the list.
+    Differentiable once in the weights, through the products and the scale max w: multiplying all weights changes nothing, so that
+    Σ_e w_e ∂c_i/∂w_e = 0. Edges that share the largest weight share its derivative; degrees are constants of the pattern. The slope of
+    the cube root, infinite at 0, is held below |w| = 10⁻⁴ max w; values stay exact. Cost: O(E^{3/2}) to find the triangles, O(M) for M
+    of them afterwards, in bounded memory beside the list.
 
     Args:
         edge_index: [2, E], row 0 the source, without parallel edges; an undirected graph with both directions of every edge. Or
@@ -181,16 +182,15 @@ def _unweighted(found: Triangles, directed: bool) -> Tensor:
 
 
 def _scaled(found: Triangles, weight: Tensor, graphs: Graphs) -> Tensor:
-    """The weights over the largest of their graph, which counts as a constant."""
+    """The weights over the largest of their graph; of several largest ones each has its share of the gradient."""
     if found.num_edges == 0:
         return weight
-    values = weight.detach()
     if graphs.edge is None:
-        largest = values.amax(-1, keepdim=True)
+        largest = weight.amax(-1, keepdim=True)
     else:
-        index = graphs.edge.expand_as(values)
-        largest = values.new_full((*values.shape[:-1], graphs.number), -torch.inf).scatter_reduce(-1, index, values, "amax")
-    used = largest[largest > -torch.inf]  # a graph without edges has no scale, and needs none
+        index = graphs.edge.expand_as(weight)
+        largest = weight.new_full((*weight.shape[:-1], graphs.number), -torch.inf).scatter_reduce(-1, index, weight, "amax")
+    used = largest.detach()[largest > -torch.inf]  # a graph without edges has no scale, and needs none
     if not bool((used > 0).all()):
         raise ValueError(f"edge_weight must have a positive maximum in every graph, got {float(used.min()):g}")
     return weight / (largest if graphs.edge is None else largest[..., graphs.edge])

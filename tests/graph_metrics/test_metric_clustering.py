@@ -75,7 +75,7 @@ def test_blocks_of_wedges_make_the_same_triangles(monkeypatch):
 
 @pytest.mark.parametrize("directed", [False, True])
 def test_gradient(directed):
-    """Against differences; the largest weight, a constant, sits on a self-loop. Weights of both signs, two at a time."""
+    """Against differences; the largest weight sits on a self-loop and stays. Weights of both signs, two at a time."""
     edge_index = torch.cat([symmetric(HOUSE), torch.tensor([[1], [1]])], 1)
     count = 2 * len(HOUSE) if directed else len(HOUSE)
     sign = torch.tensor([1.0, -1.0, 1.0], dtype=F64).repeat(5)[:count]
@@ -92,6 +92,44 @@ def test_gradient(directed):
 
     assert torch.autograd.gradcheck(function, weight)
     assert torch.autograd.gradcheck(shuffled, weight)
+
+
+NUMBERS = [clustering, average_clustering, shuffled_clustering]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+def test_gradient_where_the_largest_weight_is_one_of_the_edges(number, directed, batched):
+    """Against differences: the scale has a gradient. It makes the value invariant, so that w·∇ is 0; two weightings, each its own."""
+    edge_index = torch.cat([symmetric(HOUSE), torch.tensor([[1], [1]])], 1)
+    options = {"directed": directed}
+    copies = 2 if batched else 1
+    if batched:  # and a third graph, without edges
+        edge_index = torch.cat([edge_index, edge_index + 5], 1)
+        options |= {"num_nodes": 11, "batch": torch.tensor([0] * 5 + [1] * 5 + [2])}
+    free = 2 * len(HOUSE) + 1 if directed else len(HOUSE) + 1
+    draw = torch.rand(2, copies * free, generator=torch.Generator().manual_seed(1), dtype=F64)
+    weight = (0.2 + draw) * torch.tensor([1.0, 1.0, -1.0], dtype=F64).repeat(copies * free)[: copies * free]
+    weight[:, free - 1 :: free] = 0.1  # the self-loops
+    weight.requires_grad_()
+
+    def function(w):
+        parts = [part if directed else torch.cat([part[:, :-1], part], 1) for part in w.split(free, 1)]
+        return number(edge_index, torch.cat(parts, 1), **options)
+
+    assert torch.autograd.gradcheck(function, weight)
+    for value in function(weight).reshape(2, -1).sum(0):
+        (slope,) = torch.autograd.grad(value, weight, retain_graph=True)
+        assert (weight * slope).sum(1).abs().max() <= 1e-12
+
+
+def test_edges_that_share_the_largest_weight_share_its_gradient():
+    """Equal weights on a complete graph: every edge the same, and by invariance then none."""
+    pairs = list(itertools.combinations(range(5), 2))
+    weight = torch.full((2 * len(pairs),), 0.3, dtype=F64, requires_grad=True)
+    clustering(symmetric(pairs), weight).sum().backward()
+    assert weight.grad.abs().max() <= 1e-12
 
 
 def test_gradient_of_each_direction_is_half_that_of_the_pair():
@@ -129,7 +167,7 @@ def test_triangles_found_once_serve_all_weights_and_a_connectivity_too(directed)
         clustering(found, s.edge_weight, directed=directed, num_nodes=s.nodes + 1)
 
 
-@pytest.mark.parametrize("number", [clustering, average_clustering, shuffled_clustering])
+@pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("directed", [False, True])
 def test_many_weightings_at_once(number, directed):
     """A row each, its scale included."""
@@ -141,7 +179,7 @@ def test_many_weightings_at_once(number, directed):
         assert torch.allclose(number(s.edge_index, row, **s.options), value, rtol=1e-13)
 
 
-@pytest.mark.parametrize("number", [clustering, average_clustering, shuffled_clustering])
+@pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("directed", [False, True])
 def test_batch_of_graphs(number, directed):
     """Every graph has its own largest weight and its own null; two weightings at once; one graph has no edge."""
