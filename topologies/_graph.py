@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from torch_geometric.data import Data
 
 from topologies import _checks
@@ -31,6 +33,28 @@ def generator_of(seed: Any) -> torch.Generator:
         return torch.Generator().manual_seed(_checks.integer("seed", seed, minimum=0, maximum=2**63 - 1))
     except ValueError:
         raise ValueError(f"seed must be an integer in [0, 2**63) or a torch.Generator, got {seed!r}") from None
+
+
+class Series:
+    """The random numbers of an object that is called again and again: its generator moves on from call to call.
+
+    The workers of a ``DataLoader`` are copies of it, which would all give the same numbers, and the same again in the next epoch. There the
+    generator follows from the seed and the worker's own, which differs from worker to worker and from epoch to epoch.
+    """
+
+    def __init__(self, seed: Any) -> None:
+        self._generator = generator_of(seed)
+        self._of_worker: tuple[int, torch.Generator] | None = None
+
+    def generator(self) -> torch.Generator:
+        """The generator of this process; the same one as long as the worker is."""
+        worker = get_worker_info()
+        if worker is None:
+            return self._generator
+        if self._of_worker is None or self._of_worker[0] != worker.seed:
+            mixed = np.random.SeedSequence([self._generator.initial_seed(), worker.seed]).generate_state(1, np.uint64)
+            self._of_worker = worker.seed, torch.Generator().manual_seed(int(mixed[0]))
+        return self._of_worker[1]
 
 
 def both_directions(pairs: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Each keeps some of a graph and randomises the rest: the degrees (:class:`DegreeP
 (:class:`WeightShuffle`) or the density alone (:class:`EqualDensity`); :class:`SpectralRadius` then gives all of them the same gain.
 Transforms compose: ``Compose([DegreePreservingRewire(), SpectralRadius(0.95)])``.
 
-None changes its input. A ``seed`` is that of a series: every call draws anew, and two transforms made alike give the same series.
+None changes its input. A ``seed`` is that of a series: every call draws anew, and two transforms made alike give the same series. Each worker
+of a ``DataLoader`` has another one in every epoch, which follows from ``seed`` and from torch's seed of the worker.
 A graph without edges is returned as it is. Wherever a graph is called undirected, every edge is there in both directions.
 """
 
@@ -21,7 +22,7 @@ from torch_geometric.transforms import BaseTransform
 
 from topologies import _checks
 from topologies._draw import distinct, ordered_pair, ordered_slots, unordered_pair, unordered_slots
-from topologies._graph import Seed, generator_of
+from topologies._graph import Seed, Series
 from topologies._null import Graph, graph_of, rewired, sign_of_sources
 from topologies._pairing import undirected_pairs
 from topologies._spectrum import spectral_radius
@@ -36,7 +37,11 @@ class _Random(BaseTransform):
     def __init__(self, keep_signs: bool, seed: Seed) -> None:
         self.keep_signs = _checks.flag("keep_signs", keep_signs)
         self.seed = seed
-        self._random = generator_of(seed)
+        self._series = Series(seed)
+
+    @property
+    def _random(self) -> torch.Generator:
+        return self._series.generator()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(keep_signs={self.keep_signs}, seed={self.seed!r})"

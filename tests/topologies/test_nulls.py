@@ -7,6 +7,7 @@ import itertools
 import math
 import pickle
 from collections import Counter
+from functools import partial
 
 import networkx as nx
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torch.utils.data import IterDataPipe
+from torch.utils.data import DataLoader, IterDataPipe
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.transforms import Compose
 from torch_geometric.utils import coalesce, is_undirected
@@ -131,6 +132,46 @@ def test_a_seed_is_that_of_a_series(kind):
     torch.random.set_rng_state(before)
     series(transform)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Drawn:
+    """A dataset whose items are what a random object draws, one after the other."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, _):
+        return self.draw().edge_index.T.tolist()
+
+
+LIQUID = topologies.liquid((6, 3, 3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: topologies.TopologyGenerator(topologies.small_world, 30, p=0.5, seed=5),
+        lambda: partial(DegreePreservingRewire(1, seed=5), LIQUID),
+    ],
+    ids=["topology", "null"],
+)
+def test_workers_do_not_repeat_each_other(make):
+    """Two workers, two epochs: eight different graphs, the same eight from the same seeds; the series of the process itself goes on."""
+
+    def epochs(dataset, seed):
+        loader = DataLoader(dataset, None, num_workers=2, generator=torch.Generator().manual_seed(seed))
+        return [str(drawn) for _ in range(2) for drawn in loader]
+
+    series, dataset = Drawn(make()), Drawn(make())
+    plain = [str(series[0]) for _ in range(4)]
+    first, second = [str(dataset[0]) for _ in range(2)], epochs(dataset, 1)
+    assert len({*first, *second}) == 10
+    assert first + [str(dataset[0]) for _ in range(2)] == plain
+    assert epochs(Drawn(make()), 1) == second
+    assert not set(epochs(Drawn(make()), 2)) & set(second)
 
 
 @settings(deadline=None, max_examples=60)
