@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -135,3 +137,36 @@ def test_pygs_explainer_dataset_takes_a_generator():
     assert len(dataset) == 3
     assert all(graph.num_nodes == 40 for graph in dataset)
     assert not torch.equal(dataset[0].edge_index, dataset[1].edge_index)
+
+
+def test_a_generator_takes_its_seed_in_any_way():
+    """By position, by default, within a partial, as a generator: always a series."""
+
+    def world(n, seed=3):
+        return topologies.small_world(n, p=0.5, seed=seed)
+
+    ways = [
+        topologies.TopologyGenerator(world, 30, 3),
+        topologies.TopologyGenerator(world, 30),
+        topologies.TopologyGenerator(world, seed=torch.Generator().manual_seed(3), n=30),
+        topologies.TopologyGenerator(functools.partial(topologies.small_world, p=0.5, seed=3), 30),
+        pickle.loads(pickle.dumps(topologies.TopologyGenerator(topologies.small_world, 30, p=0.5, seed=3))),
+    ]
+    series = [[str(make().edge_index.tolist()) for _ in range(3)] for make in ways]
+    assert len(set(series[0])) == 3
+    assert all(one == series[0] for one in series)
+    assert repr(ways[0]) == "TopologyGenerator(world, 30, 3)"
+    assert repr(ways[3]) == "TopologyGenerator(small_world, 30)"
+
+
+def test_a_topology_without_a_name_is_refused_by_what_it_is():
+    class Maker:
+        def __call__(self, n):
+            return topologies.ring(n)
+
+        def __repr__(self):
+            return "a maker"
+
+    assert repr(topologies.TopologyGenerator(Maker(), 4)) == "TopologyGenerator(a maker, 4)"
+    with pytest.raises(ValueError, match="a maker cannot be called with these arguments"):
+        topologies.TopologyGenerator(Maker())

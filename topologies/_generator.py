@@ -6,18 +6,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch_geometric.data import Data
 from torch_geometric.datasets.graph_generator import GraphGenerator
 
-from topologies._graph import generator_of
+from topologies._graph import Series
 
 
 class TopologyGenerator(GraphGenerator):
     """A topology and its arguments; every call makes a graph.
 
     The graphs of a random topology differ from call to call: its ``seed`` is the seed of the whole series, which is the same for
-    every object made alike.
+    every object made alike. Each worker of a ``DataLoader`` has another series in every epoch, which follows from that seed and from
+    torch's seed of the worker.
 
     Args:
         topology: a function of this package, or any function that returns ``Data``.
@@ -37,24 +37,28 @@ class TopologyGenerator(GraphGenerator):
         super().__init__()
         if not callable(topology):
             raise ValueError(f"topology must be a function that returns a Data, got {topology!r}")
-        signature = inspect.signature(topology)
         try:
-            bound = signature.bind(*arguments, **keywords)
+            bound = inspect.signature(topology).bind(*arguments, **keywords)
         except TypeError as error:
-            raise ValueError(f"{topology.__name__} cannot be called with these arguments: {error}") from None
+            raise ValueError(f"{_name(topology)} cannot be called with these arguments: {error}") from None
+        bound.apply_defaults()
         self.topology = topology
         self.arguments = arguments
         self.keywords = keywords
-        self._random: torch.Generator | None = None
-        if "seed" in signature.parameters:
-            bound.apply_defaults()
-            self._random = generator_of(bound.arguments["seed"])
+        self._series = Series(bound.arguments["seed"]) if "seed" in bound.arguments else None
 
     def __call__(self) -> Data:
-        if self._random is None:
+        if self._series is None:
             return self.topology(*self.arguments, **self.keywords)
-        return self.topology(*self.arguments, **{**self.keywords, "seed": self._random})
+        bound = inspect.signature(self.topology).bind(*self.arguments, **self.keywords)
+        bound.arguments["seed"] = self._series.generator()
+        return self.topology(*bound.args, **bound.kwargs)
 
     def __repr__(self) -> str:
         given = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.keywords.items())]
-        return f"{type(self).__name__}({', '.join([self.topology.__name__, *given])})"
+        return f"{type(self).__name__}({', '.join([_name(self.topology), *given])})"
+
+
+def _name(topology: Callable[..., Data]) -> str:
+    """Of a function, or of the one that a ``functools.partial`` calls."""
+    return getattr(getattr(topology, "func", topology), "__name__", repr(topology))
