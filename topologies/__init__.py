@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from torch_geometric.data import Data
 
@@ -11,6 +10,7 @@ from topologies._batch import batch
 from topologies._cells import columns, line_to_cube, router_cells
 from topologies._edges import from_edges
 from topologies._feedforward import raster, tree
+from topologies._generator import TopologyGenerator
 from topologies._lattice import grid
 from topologies._liquid import liquid
 from topologies._matrix import from_adjacency, from_scipy, to_scipy
@@ -23,9 +23,6 @@ from topologies._small_world import small_world
 from topologies._spatial import delaunay, geometric
 from topologies._table import read_edge_table
 from topologies.nulls import DegreePreservingRewire, EqualDensity, SpectralRadius, WeightShuffle
-
-if TYPE_CHECKING:
-    from topologies._generator import TopologyGenerator
 
 # every topology by name: one line each
 GENERATORS: dict[str, Callable[..., Data]] = {
@@ -82,12 +79,3 @@ __all__ = [
     "tree",
     "triangular",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """``TopologyGenerator`` on first use: its base class imports all of PyG's datasets, a second's work."""
-    if name != "TopologyGenerator":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from topologies._generator import TopologyGenerator
-
-    return TopologyGenerator
