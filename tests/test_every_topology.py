@@ -170,3 +170,19 @@ def test_a_topology_without_a_name_is_refused_by_what_it_is():
     assert repr(topologies.TopologyGenerator(Maker(), 4)) == "TopologyGenerator(a maker, 4)"
     with pytest.raises(ValueError, match="a maker cannot be called with these arguments"):
         topologies.TopologyGenerator(Maker())
+
+
+class Elsewhere(torch.Generator):
+    """A generator of another device, on a machine that has none."""
+
+    device = torch.device("cuda", 0)
+
+
+def test_a_generator_of_another_device_is_refused():
+    for make in (
+        lambda seed: topologies.small_world(9, seed=seed),
+        lambda seed: topologies.DegreePreservingRewire(seed=seed),
+        lambda seed: topologies.TopologyGenerator(topologies.liquid, seed=seed),
+    ):
+        with pytest.raises(ValueError, match=r"^seed must be an integer or a torch\.Generator of the CPU.*got one of cuda:0"):
+            make(Elsewhere())

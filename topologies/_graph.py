@@ -28,6 +28,8 @@ def refuse_too_large(arguments: str, *, nodes: int = 0, edges: int = 0) -> None:
 def generator_of(seed: Any) -> torch.Generator:
     """A source of random numbers of its own: a new one for an integer, the caller's, which moves on, for a ``torch.Generator``."""
     if isinstance(seed, torch.Generator):
+        if seed.device.type != "cpu":
+            raise ValueError(f"seed must be an integer or a torch.Generator of the CPU, where graphs are made, got one of {seed.device}")
         return seed
     try:
         return torch.Generator().manual_seed(_checks.integer("seed", seed, minimum=0, maximum=2**63 - 1))
