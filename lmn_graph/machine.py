@@ -76,7 +76,7 @@ class LatticeMachine(nn.Module):
             raise ValueError(f"rule must be bound to the topology of the machine, got one bound to {rule.connectivity}")
         if getattr(readout, "steps", self.steps) != self.steps:
             raise ValueError(f"readout.steps must be the machine's {self.steps}, got {readout.steps}")
-        _check_reach(rule.connectivity, getattr(projector, "input_index", None), getattr(readout, "output_index", None), self.steps)
+        _check_reach(rule, getattr(projector, "input_index", None), getattr(readout, "output_index", None), self.steps)
 
     def drive(self, x: Tensor) -> Tensor:
         """The drive of an input batch, batch-first."""
@@ -129,18 +129,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _check_reach(graph: Connectivity, inputs: Tensor | None, outputs: Tensor | None, steps: int) -> None:
-    """A ValueError where no input port is within ``steps`` - 1 edges of an output port: every prediction would be the same."""
+def _check_reach(rule: UpdateRule, inputs: Tensor | None, outputs: Tensor | None, steps: int) -> None:
+    """A ValueError where nothing can get from the input ports to the output ports in time: every prediction would be the same."""
     if inputs is None or outputs is None:
         return
+    graph = rule.connectivity
     (source, target), reached = graph.edge_index, torch.zeros(graph.num_nodes, dtype=torch.bool, device=graph.edge_index.device)
     reached[inputs] = True
-    for _ in range(steps - 1):
-        if bool(reached[outputs].any()):
-            return
+    hops = 0
+    while not bool(reached[outputs].any()):
+        before = int(reached.sum())
         reached[target[reached[source]]] = True
-    if not bool(reached[outputs].any()):
-        raise ValueError(f"steps must be enough to go from an input port of the topology to an output port, got {steps}")
+        hops += 1
+        if int(reached.sum()) == before:
+            raise ValueError("topology must have a path from an input port to an output port, got none")
+    needed = hops + 1 + rule.spiking  # spikes are read before the drive is integrated
+    if steps < needed:
+        raise ValueError(
+            f"steps must be at least {needed} for anything to get from an input port of the topology to an output port, got {steps}"
+        )
 
 
 def _same_edges(topology: Data, rule: UpdateRule) -> bool:

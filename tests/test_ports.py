@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 
 import topologies
 from lmn_graph import LatticeMachine
-from lmn_graph.projectors import PROJECTORS, CPTensor, Linear
+from lmn_graph.projectors import PROJECTORS, CPTensor, Linear, Projector
 from lmn_graph.readouts import READOUTS, Rate
 from lmn_graph.rules import SpikingSOC
 
@@ -39,6 +39,23 @@ def test_the_rows_of_a_linear_projector_are_the_ports_in_their_order(ported):
     projector, x = Linear((4,), ported), torch.rand(3, 4)
     torch.testing.assert_close(projector(x)[:, INPUTS], projector.linear(x))
     assert projector.linear.out_features == len(INPUTS)
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_drive_per_step_goes_to_the_ports_too(steps, channels, ported):
+    """Time comes before the nodes, also where there are as many steps as ports."""
+    tail = () if channels is None else (channels,)
+
+    class Given(Projector):
+        def project(self, x):
+            return x
+
+    x = torch.rand(2, steps, 3, *tail)
+    drive = Given((steps, 3, *tail), ported, channels=channels)(x)
+    assert drive.shape == (2, steps, 12, *tail)
+    assert torch.equal(drive[:, :, INPUTS], x)
+    assert drive.count_nonzero() == x.count_nonzero()
 
 
 def test_cp_tensor_drives_the_ports_as_it_would_drive_the_whole_graph(ported):
@@ -97,9 +114,13 @@ def test_a_machine_whose_input_cannot_reach_its_output_is_refused():
     def machine(steps):
         return LatticeMachine(path, Linear((3,), path), SpikingSOC(path), Rate(path, 2, steps), steps=steps)
 
-    assert machine(5)(torch.rand(2, 3)).prediction.shape == (2, 2)
-    with pytest.raises(ValueError, match="steps must be enough to go from an input port of the topology to an output port, got 4"):
-        machine(4)
+    with torch.no_grad():
+        alive = machine(6)
+        alive.rule.weight.fill_(2.0)
+        alive.projector.linear.weight.fill_(1.0)
+        assert alive(torch.ones(2, 3)).trajectory.activity[:, :, 4].tolist() == [[0, 0, 0, 0, 0, 1]] * 2  # just in time
+    with pytest.raises(ValueError, match=r"steps must be at least 6 for anything to get from an input port .* to an output port, got 5"):
+        machine(5)
     path.edge_index = path.edge_index[:, :3]
-    with pytest.raises(ValueError, match="steps must be enough"):
+    with pytest.raises(ValueError, match="topology must have a path from an input port to an output port"):
         machine(50)

@@ -52,7 +52,12 @@ def choice(name: str, value: Any, options: Collection[Any]) -> Any:
 
 def _bounds(minimum: float | None, maximum: float | None) -> str:
     if minimum is not None and maximum is not None:
-        return f" in [{minimum:g}, {maximum:g}]"
+        return f" in [{_plain(minimum)}, {_plain(maximum)}]"
     if minimum is not None:
-        return f" >= {minimum:g}"
-    return f" <= {maximum:g}" if maximum is not None else ""
+        return f" >= {_plain(minimum)}"
+    return f" <= {_plain(maximum)}" if maximum is not None else ""
+
+
+def _plain(bound: float) -> str:
+    """Every digit of an integer."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

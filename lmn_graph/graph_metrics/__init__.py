@@ -5,7 +5,14 @@ each self-loop once. Weights may be [B, E], many weightings of one graph; number
 Results have the dtype of the weights, and without weights torch's default or ``dtype``: pass ``torch.float64`` for NetworkX's digits.
 """
 
-from lmn_graph.graph_metrics._clustering import average_clustering, clustering, shuffled_clustering, transitivity, triangles
+from lmn_graph.graph_metrics._clustering import (
+    average_clustering,
+    clustering,
+    excess_clustering,
+    shuffled_clustering,
+    transitivity,
+    triangles,
+)
 from lmn_graph.graph_metrics._degrees import (
     connected_components,
     degree,
@@ -34,6 +41,7 @@ __all__ = [
     "degree_assortativity",
     "density",
     "diameter",
+    "excess_clustering",
     "functional_weights",
     "global_efficiency",
     "lattice_blocks",

@@ -63,10 +63,8 @@ def clustering(
     found, weight, graphs = _read(edge_index, edge_weight, directed, num_nodes, batch)
     if weight is None:
         result = read_dtype(dtype)
-        return _unweighted(found, directed).to(result)
-    scaled = _scaled(found, weight, graphs)
-    side = found.per_pair(_CubeRoot.apply(scaled)) if directed else _CubeRoot.apply(found.per_pair(scaled) / 2)
-    return 2 * found.sum(side) / _wedges(found, directed).to(weight.dtype)
+        return found.unweighted(directed).to(result, copy=True)
+    return _observed(found, _roots(found, weight, graphs, directed), directed)
 
 
 def average_clustering(
@@ -130,21 +128,33 @@ def shuffled_clustering(
     same expectation, that over ordered triples without repetition. What a weight-shuffle null converges to, at the cost of one sum.
     Differentiable as :func:`clustering`; arguments, result and errors are those of it (with ``batch``, weights stay in their graph).
     """
+    found, weight, graphs = _read_weighted(edge_index, edge_weight, directed, num_nodes, batch)
+    return _expected(found, _roots(found, weight, graphs, directed), graphs, directed)
+
+
+def excess_clustering(
+    edge_index: Edges,
+    edge_weight: Tensor,
+    *,
+    directed: bool = False,
+    num_nodes: int | None = None,
+    batch: Tensor | None = None,
+) -> Tensor:
+    """:func:`clustering` − :func:`shuffled_clustering`, per node: what the places of the weights add to what their values would give.
+
+    Both share their checks and the roots of the weights, which makes this cheaper than the two of them. Arguments, gradient, result and
+    errors are those of :func:`shuffled_clustering`.
+    """
+    found, weight, graphs = _read_weighted(edge_index, edge_weight, directed, num_nodes, batch)
+    root = _roots(found, weight, graphs, directed)
+    return _observed(found, root, directed) - _expected(found, root, graphs, directed)
+
+
+def _read_weighted(edge_index: Any, edge_weight: Any, directed: Any, num_nodes: Any, batch: Any) -> tuple[Triangles, Tensor, Graphs]:
     found, weight, graphs = _read(edge_index, edge_weight, directed, num_nodes, batch)
     if weight is None:
         raise ValueError("edge_weight must be a tensor [E] or [B, E], got None")
-    scaled = _scaled(found, weight, graphs)
-    if directed:
-        joined = found.edge_index[0] != found.edge_index[1]
-        root, of_graph = _CubeRoot.apply(scaled[..., joined]), graphs.edge[joined] if graphs.edge is not None else None
-    else:
-        root, of_graph = _CubeRoot.apply(found.per_pair(scaled) / 2), graphs.node[found.low] if graphs.node is not None else None
-    groups = Graphs(graphs.number, of_graph, of_graph)
-    count = groups.sum(torch.ones_like(root))
-    p1, p2, p3 = (groups.sum(root**power) for power in (1, 2, 3))
-    triple = (p1**3 - 3 * p1 * p2 + 2 * p3) / (count * (count - 1) * (count - 2)).clamp(min=1)
-    pattern = _unweighted(found, directed).to(weight.dtype)
-    return pattern * (triple if graphs.node is None else triple[..., graphs.node])
+    return found, weight, graphs
 
 
 def _read(edge_index: Any, edge_weight: Any, directed: Any, num_nodes: Any, batch: Any) -> tuple[Triangles, Tensor | None, Graphs]:
@@ -165,20 +175,31 @@ def _triangles(edge_index: Any, num_nodes: Any) -> Triangles:
     return edge_index
 
 
-def _wedges(found: Triangles, directed: bool) -> Tensor:
-    """int64 [N]: the denominators of the coefficient, 1 where they are 0."""
-    both = found.mutual
-    degree = found.neighbours + both if directed else found.neighbours
-    wedges = degree * (degree - 1)
-    return (2 * (wedges - 2 * both) if directed else wedges).clamp(min=1)
+def _roots(found: Triangles, weight: Tensor, graphs: Graphs, directed: bool) -> Tensor:
+    """The cube roots ŵ, […, E] of the edges if directed, […, P] of the pairs otherwise."""
+    scaled = _scaled(found, weight, graphs)
+    return _CubeRoot.apply(scaled if directed else found.per_pair(scaled) / 2)
 
 
-def _unweighted(found: Triangles, directed: bool) -> Tensor:
-    """float64 [N]."""
-    if not directed:
-        return 2 * found.per_node().double() / _wedges(found, directed)
-    links = (found.forward >= 0).double() + (found.backward >= 0).double()
-    return 2 * found.sum(links) / _wedges(found, directed)
+def _observed(found: Triangles, root: Tensor, directed: bool) -> Tensor:
+    return 2 * found.sum(found.per_pair(root) if directed else root) / found.wedges(directed).to(root.dtype)
+
+
+def _expected(found: Triangles, root: Tensor, graphs: Graphs, directed: bool) -> Tensor:
+    """Over all permutations of the weights."""
+    of_graph = None
+    if directed:
+        of_graph = graphs.edge
+        if found.joining is not None:
+            root = root.index_select(-1, found.joining)
+            of_graph = None if of_graph is None else of_graph.index_select(0, found.joining)
+    elif graphs.node is not None:
+        of_graph = graphs.node.index_select(0, found.low)
+    groups = Graphs(graphs.number, of_graph, of_graph)
+    count = groups.sum(torch.ones_like(root))
+    p1, p2, p3 = (groups.sum(power) for power in (root, root**2, root**3))
+    triple = (p1**3 - 3 * p1 * p2 + 2 * p3) / (count * (count - 1) * (count - 2)).clamp(min=1)
+    return found.unweighted(directed).to(root.dtype) * (triple if graphs.node is None else triple[..., graphs.node])
 
 
 def _scaled(found: Triangles, weight: Tensor, graphs: Graphs) -> Tensor:

@@ -54,12 +54,13 @@ class Projector(nn.Module):
         drive = self.project(x)
         if self.input_index is None:
             return drive
-        everywhere = drive.new_zeros(drive.size(0), self.num_nodes, *drive.shape[2:])
-        return everywhere.index_copy(1, self.input_index, drive)
+        nodes = drive.dim() - (1 if self.channels is None else 2)  # a drive per step has its time before them
+        everywhere = drive.new_zeros(*drive.shape[:nodes], self.num_nodes, *drive.shape[nodes + 1 :])
+        return everywhere.index_copy(nodes, self.input_index, drive)
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """The drive of a checked input, [B, P(, C)]: one entry per driven node."""
+        """The drive of a checked input, [B, P(, C)] or per step [B, T, P(, C)]: one entry per driven node."""
 
 
 PROJECTORS: Registry[type[Projector]] = Registry("projector", Projector)
