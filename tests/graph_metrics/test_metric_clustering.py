@@ -15,7 +15,16 @@ from torch_geometric.data import Batch, Data
 
 import topologies
 from lmn_graph import Connectivity
-from lmn_graph.graph_metrics import Triangles, _triangles, average_clustering, clustering, shuffled_clustering, transitivity, triangles
+from lmn_graph.graph_metrics import (
+    Triangles,
+    _triangles,
+    average_clustering,
+    clustering,
+    excess_clustering,
+    shuffled_clustering,
+    transitivity,
+    triangles,
+)
 
 HOUSE = [(0, 1), (1, 2), (2, 3), (3, 0), (2, 4), (3, 4), (0, 2)]  # pairs; three triangles
 
@@ -94,7 +103,7 @@ def test_gradient(directed):
     assert torch.autograd.gradcheck(shuffled, weight)
 
 
-NUMBERS = [clustering, average_clustering, shuffled_clustering]
+NUMBERS = [clustering, average_clustering, shuffled_clustering, excess_clustering]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -235,6 +244,39 @@ def test_equal_weights_have_no_excess():
     edge_index = topologies.grid(5, 2).edge_index
     weight = torch.full((edge_index.shape[1],), 0.3, dtype=F64)
     assert torch.allclose(clustering(edge_index, weight), shuffled_clustering(edge_index, weight), rtol=1e-12)
+    assert excess_clustering(edge_index, weight).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("loops", [False, True])
+def test_excess_is_the_difference(directed, loops):
+    """And its gradient that of the difference; the triangles serve repeatedly."""
+    for s in samples(directed, "signed", loops, count=40):
+        found = Triangles(s.edge_index, s.nodes)
+        for rows in (s.edge_weight, torch.stack([s.edge_weight, s.edge_weight.abs()])):
+            rows = rows.clone().requires_grad_()
+            if rows.shape[-1] == 0:
+                continue
+            excess = excess_clustering(found, rows, directed=directed)
+            expected = clustering(s.edge_index, rows, **s.options) - shuffled_clustering(s.edge_index, rows, **s.options)
+            assert (excess - expected).abs().max() <= 1e-14
+            slopes = [torch.autograd.grad(value.square().sum(), rows)[0] for value in (excess, expected)]
+            assert torch.allclose(*slopes, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_triangles_of_an_evaluation_serve_a_training(directed):
+    """What is kept is no inference tensor, and nobody's result is what is kept."""
+    s = sample(8, False, "positive", True, most=30)
+    with torch.inference_mode():
+        found = Triangles(s.edge_index.clone(), s.nodes)
+        expected = excess_clustering(found, s.edge_weight, directed=directed)
+        clustering(found, directed=directed, dtype=F64).zero_()
+    weight = s.edge_weight.clone().requires_grad_()
+    value = excess_clustering(found, weight, directed=directed)
+    value.square().sum().backward()
+    assert torch.equal(value.detach(), expected)
+    assert (weight.grad != 0).any()
 
 
 def test_dtypes():
@@ -300,6 +342,8 @@ def test_bad_input_of_the_others():
         triangles(torch.tensor([[0], [1]]))
     with pytest.raises(ValueError, match="edge_weight must be a tensor"):
         shuffled_clustering(symmetric(HOUSE), None)
+    with pytest.raises(ValueError, match="edge_weight must be a tensor"):
+        excess_clustering(symmetric(HOUSE), None)
     with pytest.raises(ValueError, match="count_zeros must be True or False"):
         average_clustering(symmetric(HOUSE), count_zeros=0)
 
