@@ -108,6 +108,9 @@ def test_topologies_is_one_module_under_both_names():
     from lmn_graph.topologies import grid
 
     assert grid is topologies.grid
+    from lmn_graph.topologies.nulls import SpectralRadius
+
+    assert SpectralRadius is topologies.SpectralRadius
 
 
 def test_importing_the_library_loads_nothing_heavy():
