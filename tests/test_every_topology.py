@@ -172,6 +172,24 @@ def test_a_topology_without_a_name_is_refused_by_what_it_is():
         topologies.TopologyGenerator(Maker())
 
 
+@pytest.mark.parametrize("topology", [name for name, function in TOPOLOGIES.items() if "seed" in inspect.signature(function).parameters])
+def test_a_seed_is_the_same_graph_under_every_default_dtype(topology, tmp_path):
+    """Random numbers are drawn in double precision whatever the floats of the graph are; bfloat16 works as well."""
+    found = {}
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            found[dtype] = [TOPOLOGIES[topology](**{**arguments_of(topology, tmp_path), "seed": seed}) for seed in range(3)]
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for one, *others in zip(*found.values()):
+        for other in others:
+            assert torch.equal(other.edge_index, one.edge_index)
+            if one.pos is not None:
+                torch.testing.assert_close(other.pos, one.pos, check_dtype=False, rtol=1e-2, atol=1e-2)
+    assert all(data.pos is None or data.pos.dtype == dtype for dtype, graphs in found.items() for data in graphs)
+
+
 class Elsewhere(torch.Generator):
     """A generator of another device, on a machine that has none."""
 

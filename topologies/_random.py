@@ -117,7 +117,7 @@ def _pairing(n: int, degree: int, generator: torch.Generator) -> Tensor | None:
             return pairs
         mend = mend[torch.randperm(len(mend), generator=generator)[: len(good)]]
         partner = good[torch.randperm(len(good), generator=generator)[: len(mend)]]
-        turned = torch.rand(len(mend), generator=generator) < 0.5
+        turned = torch.randint(2, (len(mend),), generator=generator).bool()
         (a, b), (c, d) = pairs[:, mend], torch.where(turned, pairs[:, partner].flip(0), pairs[:, partner])
         new = torch.cat([unordered_key(a, d, n), unordered_key(c, b, n)])
         fresh = occurs_once(torch.cat([key, new]))[len(key) :].view(2, -1).all(0)

@@ -80,7 +80,7 @@ def _free_node(source: Tensor, target: Tensor, pending: Tensor, n: int, generato
     turn = first_of_each(source[pending])
     turn = turn[torch.randperm(len(turn), generator=generator)]  # two nodes may choose the same edge: either is as likely to have it
     start = source[pending[turn]]
-    end = torch.rand(len(turn), n, generator=generator).masked_fill_(taken[start], -1.0).argmax(1)
+    end = torch.rand(len(turn), n, dtype=torch.float64, generator=generator).masked_fill_(taken[start], -1.0).argmax(1)
     won = first_of_each(unordered_key(start, end, n))
     free = torch.zeros(len(pending), dtype=torch.bool)
     free[turn[won]] = True

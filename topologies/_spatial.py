@@ -50,9 +50,9 @@ def geometric(n: int, radius: float, dim: int = 2, *, boundary: Boundary = "open
     refuse_too_large(f"n={n}", nodes=n)
     from scipy.spatial import cKDTree
 
-    pos = torch.rand(n, dim, generator=generator)
+    pos = torch.rand(n, dim, dtype=torch.float64, generator=generator)  # the same graph whatever torch's default dtype is
     radius = min(radius, 2.0 * dim)  # beyond every distance
-    tree = cKDTree(pos.double().numpy(), boxsize=1.0 if periodic else None)
+    tree = cKDTree(pos.numpy(), boxsize=1.0 if periodic else None)
     if n * (n - 1) > LIMIT:
         refuse_too_large(f"n={n}, radius={radius}", edges=int(tree.count_neighbors(tree, radius)) - n)
     pairs = torch.from_numpy(tree.query_pairs(radius, output_type="ndarray")).long().view(-1, 2).T
@@ -89,7 +89,7 @@ def delaunay(n: int, dim: int = 2, *, seed: Seed = 0) -> Data:
     dim = _checks.integer("dim", dim, minimum=1, maximum=9)
     generator = generator_of(seed)
     refuse_too_large(f"n={n}", nodes=n)
-    pos = torch.rand(n, dim, generator=generator)
+    pos = torch.rand(n, dim, dtype=torch.float64, generator=generator)  # the same graph whatever torch's default dtype is
     if n <= dim + 1:
         pairs = unordered_pair(torch.arange(unordered_slots(n, loops=False)), n, loops=False)
     elif dim == 1:
@@ -104,7 +104,7 @@ def _triangulated(pos: Tensor) -> Tensor:
     """The sides [2, M] of the simplices, each once."""
     from scipy.spatial import Delaunay
 
-    found = Delaunay(pos.double().numpy())
+    found = Delaunay(pos.numpy())
     corners = torch.from_numpy(found.simplices).long()
     sides = corners[:, torch.combinations(torch.arange(corners.size(1)))].view(-1, 2)
     left_out = torch.from_numpy(found.coplanar).long()[:, [0, 2]]  # points that rounding puts onto another: joined to their nearest
@@ -115,6 +115,7 @@ def _triangulated(pos: Tensor) -> Tensor:
 
 def _with_displacements(pairs: Tensor, pos: Tensor, name: str, periodic: bool) -> Data:
     source, target = edge_index = both_directions(pairs)
+    pos = pos.to(torch.get_default_dtype())
     displacement = pos[source] - pos[target]
     if periodic:
         displacement -= displacement.round()

@@ -57,7 +57,7 @@ def _round(wires: Wires, generator: torch.Generator) -> int:
     """One batch, of groups of two; for directed edges another one of three. Returns how many ends moved."""
     if wires.directed:  # some graphs are reached only by turning a directed triangle round, which is a swap of three (Rao et al. 1996)
         return _batch(wires, 3, generator) + _batch(wires, 2, generator)
-    turned = torch.rand(wires.ends.size(1), generator=generator) < 0.5
+    turned = torch.randint(2, (wires.ends.size(1),), generator=generator).bool()
     for pair in (wires.ends, wires.carried):
         pair.copy_(torch.where(turned, pair.flip(0), pair))
     return _batch(wires, 2, generator)
