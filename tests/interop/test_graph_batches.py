@@ -133,6 +133,51 @@ def test_weights_that_some_graphs_lack_are_one():
     assert topologies.batch([plain, plain]).edge_weight is None
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "fits"),
+    [
+        ({"x": torch.ones(2, 3)}, {"x": torch.ones(2, 4)}, False),
+        ({"x": torch.ones(2, 3)}, {"x": torch.ones(3, 3)}, True),
+        ({"x": torch.ones(2, 3)}, {"x": torch.ones(2, 3, 1)}, False),
+        ({"far_index": torch.ones(2, 3).long()}, {"far_index": torch.ones(2, 4).long()}, True),
+        ({"far_index": torch.ones(2, 3).long()}, {"far_index": torch.ones(1, 3).long()}, False),
+        ({"y": torch.tensor(1)}, {"y": torch.tensor(2)}, True),
+        ({"y": torch.tensor(1)}, {"y": torch.tensor([2])}, False),
+        ({"y": torch.tensor([1])}, {"y": 1}, False),
+        ({"y": 1}, {"y": "a"}, False),
+        ({"y": "a"}, {"y": 1.5}, False),
+        ({"y": 1}, {"y": 1.5}, True),
+        ({"y": "a"}, {"y": "b"}, True),
+        ({"y": {"a": 1}}, {"y": {"b": 1}}, False),
+        ({"y": {"a": 1}}, {"y": {"a": 2}}, True),
+        ({"y": {"a": 1}}, {"y": {"a": "b"}}, False),
+        ({"y": [torch.ones(1)]}, {"y": [torch.ones(1), torch.ones(1)]}, False),
+        ({"y": [torch.ones(1)]}, {"y": []}, False),
+        ({"y": [torch.ones(1)]}, {"y": [torch.ones(2)]}, True),
+        ({"y": ["a"]}, {"y": ["a", "b"]}, True),
+        ({"y": None}, {"y": 3}, False),
+        ({"adj": torch.eye(2).to_sparse()}, {"adj": torch.eye(3)}, False),
+    ],
+)
+def test_what_fits_is_kept_and_what_does_not_is_left_out(one, other, fits):
+    """Along the dimension in which PyG joins a field lengths may differ, in no other; words and numbers do not mix."""
+    (key,) = one
+    for fields in ((one, other), (other, one)):
+        graphs = [topologies.from_edges([(0, 1), (1, 0)]) for _ in fields]
+        for graph, extra in zip(graphs, fields):
+            graph.update(extra)
+        batch = topologies.batch(graphs)
+        assert (key in batch) == fits
+        assert all((key in part) == fits for part in batch.to_data_list())
+
+
+def test_two_nodes_in_two_and_in_three_dimensions():
+    """A field with two rows is no edge index: positions [2, 2] and [2, 3] do not fit."""
+    batch = topologies.batch([topologies.grid((2, 1), 2), topologies.grid((2, 1, 1), 3)])
+    assert batch.num_nodes == 4
+    assert "pos" not in batch
+
+
 def test_a_rule_with_parameters_of_its_own_refuses_a_batch(lattice):
     with pytest.raises(ValueError, match="graph must be the one that this SpikingSOC is bound to"):
         rollout(SpikingSOC(lattice), torch.rand(1, 32), steps=2, graph=topologies.batch([lattice, lattice]))
