@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,8 @@ def from_edges(
         raise ValueError(f"name must be a str, got {name!r}")
     if num_nodes is not None:
         num_nodes = _checks.integer("num_nodes", num_nodes, minimum=1, maximum=LIMIT)
+    if isinstance(edges, Mapping):
+        raise ValueError("edges must be a list, got a mapping, whose values would be lost: give list(edges), weight=list(edges.values())")
     source, target, given = _array(edges) if hasattr(edges, "dtype") else _pairs(edges)
     if given is not None and weight is not None:
         raise ValueError("weight must be None where the edges are triples that bring their own")

@@ -114,6 +114,7 @@ BAD = {
     "flat": ({"edges": torch.zeros(4, dtype=torch.long)}, r"\[2, E\] or \[E, 2\], got \(4,\)"),
     "sparse": ({"edges": torch.eye(2).to_sparse()}, "edges must be a list of edges, got a sparse tensor"),
     "number": ({"edges": 3}, "edges must be a list of pairs or triples"),
+    "mapping": ({"edges": {(0, 1): 7.0}}, r"edges must be a list, got a mapping.*: give list\(edges\), weight=list\(edges\.values\(\)\)"),
     "numbers": ({"edges": [1, 2]}, "edges must be a list of pairs or triples"),
     "mixed": ({"edges": [(0, 1), (0, 1, 2.0)]}, r"got edge 1: \(0, 1, 2.0\)"),
     "four": ({"edges": [(0, 1, 2, 3)]}, r"edges must be pairs .* got edge 0: \(0, 1, 2, 3\)"),
