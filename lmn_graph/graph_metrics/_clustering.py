@@ -160,7 +160,7 @@ def _read_weighted(edge_index: Any, edge_weight: Any, directed: Any, num_nodes: 
 def _read(edge_index: Any, edge_weight: Any, directed: Any, num_nodes: Any, batch: Any) -> tuple[Triangles, Tensor | None, Graphs]:
     directed = _checks.flag("directed", directed)
     found = _triangles(edge_index, num_nodes)
-    weight = read_weight(edge_weight, found.num_edges)
+    weight = read_weight(edge_weight, found.edge_index)
     graphs = read_batch(batch, found.edge_index, found.num_nodes)
     if not directed:
         found.require_symmetric(weight)

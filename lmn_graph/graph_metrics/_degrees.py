@@ -48,7 +48,7 @@ def strength(
     Differentiable. Without weights the degree, in ``dtype`` or torch's default.
     """
     edges, nodes = read_edges(edge_index, num_nodes)
-    weight = read_weight(edge_weight, edges.shape[1])
+    weight = read_weight(edge_weight, edges)
     result = read_dtype(dtype) if weight is None else weight.dtype
     return _strength(edges, weight, nodes, directed, direction).to(result)
 
@@ -90,7 +90,7 @@ def degree_assortativity(
     Source: M. E. J. Newman, Phys. Rev. E 67, 026126 (2003).
     """
     edges, nodes = read_edges(edge_index, num_nodes)
-    weight = read_weight(edge_weight, edges.shape[1])
+    weight = read_weight(edge_weight, edges)
     result = read_dtype(dtype) if weight is None else weight.dtype
     values = None if weight is None else weight.double()
     ends = [
@@ -207,7 +207,7 @@ def rich_club(
         others = []
         for reference in references:
             other = reference.edge_index if isinstance(reference, Data) else reference
-            phi, found = _rich_club(*read_edges(other, nodes))
+            phi, found = _rich_club(read_edges(other, nodes)[0].to(edges.device), nodes)
             if not torch.equal(found.sort().values, degrees.sort().values):
                 raise ValueError("references must have the degrees of the graph, got a graph with others")
             others.append(phi)

@@ -36,14 +36,19 @@ def read_edges(edge_index: Any, num_nodes: Any) -> tuple[Tensor, int]:
     return edges, high + 1 if num_nodes is None else num_nodes
 
 
-def read_weight(edge_weight: Any, num_edges: int, name: str = "edge_weight") -> Tensor | None:
-    """``edge_weight`` as [E] or [B, E] of floating point, finite; half precision is widened to float32; None stays None."""
+def read_weight(edge_weight: Any, edges: Tensor, name: str = "edge_weight") -> Tensor | None:
+    """``edge_weight`` of the edges [2, E] as [E] or [B, E] of floating point, finite; half precision is widened to float32.
+
+    None stays None.
+    """
     if edge_weight is None:
         return None
+    num_edges = edges.shape[1]
     if not isinstance(edge_weight, Tensor) or edge_weight.ndim not in (1, 2) or edge_weight.shape[-1] != num_edges:
         raise ValueError(f"{name} must be a tensor [{num_edges}] or [B, {num_edges}], one weight per edge, got {described(edge_weight)}")
     if edge_weight.is_complex() or edge_weight.dtype == torch.bool:
         raise ValueError(f"{name} must hold real numbers, got {edge_weight.dtype}")
+    require_device(name, edge_weight, edges)
     if not edge_weight.is_floating_point():
         return edge_weight.to(torch.get_default_dtype())
     values = edge_weight.detach()
@@ -87,6 +92,7 @@ def read_batch(batch: Any, edges: Tensor, num_nodes: int) -> Graphs:
         return Graphs(1, None, None)
     if not isinstance(batch, Tensor) or batch.shape != (num_nodes,) or batch.is_floating_point() or batch.dtype == torch.bool:
         raise ValueError(f"batch must be an integer tensor [{num_nodes}], the graph of every node, got {described(batch)}")
+    require_device("batch", batch, edges)
     node = batch.long()
     if int(node.min()) < 0 or int(node.max()) >= LIMIT:
         raise ValueError(f"batch must hold graph numbers >= 0, got {int(node.min())} to {int(node.max())}")
@@ -96,6 +102,12 @@ def read_batch(batch: Any, edges: Tensor, num_nodes: int) -> Graphs:
         first = int(across.nonzero()[0])
         raise ValueError(f"batch must not separate the ends of an edge, got {int(edges[0, first])} → {int(edges[1, first])}")
     return Graphs(int(node.max()) + 1, node, of_source)
+
+
+def require_device(name: str, value: Tensor, edges: Tensor) -> None:
+    """A ValueError unless a tensor is where the graph is."""
+    if value.device != edges.device:
+        raise ValueError(f"{name} must be on the device of the graph, {edges.device}, got {value.device}: move one of them")
 
 
 def require_symmetric(edges: Tensor, weight: Tensor | None, num_nodes: int) -> None:

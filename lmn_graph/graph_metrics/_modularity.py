@@ -9,7 +9,16 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.graph_metrics._edges import Graphs, described, read_batch, read_dtype, read_edges, read_weight, require_symmetric
+from lmn_graph.graph_metrics._edges import (
+    Graphs,
+    described,
+    read_batch,
+    read_dtype,
+    read_edges,
+    read_weight,
+    require_device,
+    require_symmetric,
+)
 from lmn_graph.ops import _kernels
 from topologies import _checks
 
@@ -60,10 +69,10 @@ def modularity(
     J. Reichardt and S. Bornholdt, Phys. Rev. E 74, 016110 (2006).
     """
     edges, nodes = read_edges(edge_index, num_nodes)
-    given = read_weight(edge_weight, edges.shape[1])
+    given = read_weight(edge_weight, edges)
     resolution = _checks.number("resolution", resolution, minimum=0)
     graphs = read_batch(batch, edges, nodes)
-    soft = _read_communities(communities, nodes)
+    soft = _read_communities(communities, edges, nodes)
     result = read_dtype(dtype) if given is None else given.dtype
     if not _checks.flag("directed", directed):
         require_symmetric(edges, given, nodes)
@@ -80,7 +89,7 @@ def modularity(
     return graphs.squeeze(value).to(result)
 
 
-def _read_communities(communities: Any, nodes: int) -> bool:
+def _read_communities(communities: Any, edges: Tensor, nodes: int) -> bool:
     """Whether they are soft."""
     expected = f"integer labels [{nodes}] or memberships [{nodes}, C]"
     if not isinstance(communities, Tensor) or communities.ndim not in (1, 2) or communities.shape[0] != nodes:
@@ -88,6 +97,7 @@ def _read_communities(communities: Any, nodes: int) -> bool:
     soft = communities.ndim == 2
     if communities.is_complex() or communities.is_floating_point() != soft or communities.numel() == 0:
         raise ValueError(f"communities must be {expected}, got {described(communities)}")
+    require_device("communities", communities, edges)
     if soft:
         values = communities.detach()
         if not bool((values >= 0).all()):  # NaN included

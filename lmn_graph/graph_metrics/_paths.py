@@ -60,11 +60,11 @@ def average_shortest_path_length(
     Raises:
         ValueError: for arguments of another shape, negative lengths, more sources than nodes, or, undirected, an edge without its opposite.
     """
-    found, result = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
+    found, result, device = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
     values = [
         length / pairs if pairs else (torch.nan if most else 0.0) for length, pairs, most in zip(found.length, found.pairs, found.possible)
     ]
-    return _result(values, batch, result, edge_index)
+    return _result(values, batch, result, device)
 
 
 def global_efficiency(
@@ -82,11 +82,11 @@ def global_efficiency(
 
     Arguments, result and errors as in :func:`average_shortest_path_length`; lengths must here be positive where they join nodes.
     """
-    found, result = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
+    found, result, device = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
     values = [inverse / possible if possible else 0.0 for inverse, possible in zip(found.inverse, found.possible)]
     if not np.isfinite(values).all():
         raise ValueError("weight must be > 0 on every path between different nodes, got two nodes at distance 0")
-    return _result(values, batch, result, edge_index)
+    return _result(values, batch, result, device)
 
 
 def diameter(
@@ -104,24 +104,23 @@ def diameter(
 
     From a sample of sources it is a lower bound. Arguments, result and errors as in :func:`average_shortest_path_length`.
     """
-    found, result = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
-    return _result(found.longest, batch, result, edge_index)
+    found, result, device = _paths(edge_index, sources, seed, weight, directed, num_nodes, batch, dtype)
+    return _result(found.longest, batch, result, device)
 
 
-def _result(values: list[float], batch: Tensor | None, dtype: torch.dtype, edge_index: Any) -> Tensor:
-    device = edge_index.edge_index.device if isinstance(edge_index, Connectivity) else edge_index.device
+def _result(values: list[float], batch: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     found = torch.tensor(values, dtype=dtype, device=device)
     return found[0] if batch is None else found
 
 
 def _paths(
     edge_index: Any, sources: Any, seed: Any, weight: Any, directed: Any, num_nodes: Any, batch: Any, dtype: Any
-) -> tuple[_Paths, torch.dtype]:
-    """The checked arguments at work, graph by graph."""
+) -> tuple[_Paths, torch.dtype, torch.device]:
+    """The checked arguments at work, graph by graph; and of which dtype and where the result is to be."""
     edges, nodes = read_edges(edge_index, num_nodes)
     sources = None if sources is None else _checks.integer("sources", sources, minimum=1, maximum=nodes)
     generator = generator_of(seed)
-    lengths = read_weight(weight, edges.shape[1], "weight")
+    lengths = read_weight(weight, edges, "weight")
     result = read_dtype(dtype) if lengths is None else lengths.dtype
     if lengths is not None:
         if lengths.ndim != 1:
@@ -147,7 +146,7 @@ def _paths(
         own_lengths = None if lengths is None else lengths[own].double().cpu().numpy()
         sums = _search(local[edges[:, own]].cpu().numpy(), own_lengths, size, chosen.tolist())
         rows.append((*sums, len(chosen) * (size - 1)))
-    return _Paths(*map(list, zip(*rows))), result
+    return _Paths(*map(list, zip(*rows))), result, edges.device
 
 
 def _search(edges: np.ndarray, lengths: np.ndarray | None, nodes: int, sources: list[int]) -> tuple[int, float, float, float]:

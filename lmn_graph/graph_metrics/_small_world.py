@@ -65,7 +65,8 @@ def small_world(
     Source: M. D. Humphries and K. Gurney, PLoS ONE 3, e0002051 (2008); Q. K. Telesford et al., Brain Connect. 1, 367 (2011).
     """
     result = read_dtype(dtype)
-    edges, nodes = read_edges(edge_index, num_nodes)
+    given, nodes = read_edges(edge_index, num_nodes)
+    edges = given.cpu()  # references are made there, and may come from anywhere
     require_symmetric(edges, None, nodes)
     generator = generator_of(seed)
     graph = Data(edge_index=edges, num_nodes=nodes)
@@ -76,7 +77,7 @@ def small_world(
     best = torch.stack([own[0], *(_mean_clustering(lattice) for lattice in regular)]).max()
     sigma = (own[1] / found[1]) / (own[2] / found[2])
     omega = found[2] / own[2] - own[0] / best
-    return SmallWorld(*(value.to(result) for value in (own[0], own[2], sigma, omega)))
+    return SmallWorld(*(value.to(given.device, result) for value in (own[0], own[2], sigma, omega)))
 
 
 def ring_lattice(num_nodes: int, num_pairs: int) -> Data:
@@ -135,6 +136,5 @@ def _mean_clustering(graph: Any) -> Tensor:
 
 
 def _read(graph: Any) -> tuple[Tensor, int]:
-    if isinstance(graph, Data):
-        return read_edges(graph.edge_index, graph.num_nodes)
-    return read_edges(graph, None)
+    edges, nodes = read_edges(graph.edge_index, graph.num_nodes) if isinstance(graph, Data) else read_edges(graph, None)
+    return edges.cpu(), nodes

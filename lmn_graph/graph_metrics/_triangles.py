@@ -6,6 +6,7 @@ triangle is then one pair of outgoing edges of its lowest node, its *wedge*, who
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,22 @@ class Triangles:
         self._complete = bool((self.forward >= 0).all()), bool((self.backward >= 0).all())
         self._wedges: dict[bool, Tensor] = {}
         self._unweighted: dict[bool, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the graph is; weights must be there too."""
+        return self.edge_index.device
+
+    def to(self, device: torch.device | str) -> Triangles:
+        """The same triangles on another device; these themselves if they are there."""
+        if self.device == torch.empty(0, device=device).device:  # "cuda" is the current one, "cuda:0" perhaps
+            return self
+        found = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(found, name, value.to(device))
+        found._wedges, found._unweighted = {}, {}
+        return found
 
     @property
     def count(self) -> int:

@@ -44,7 +44,7 @@ def louvain(
     """
     import networkx as nx
 
-    edges, weight, nodes = _read(graph, edge_weight, directed, num_nodes)
+    edges, weight, nodes, device = _read(graph, edge_weight, directed, num_nodes)
     resolution = _checks.number("resolution", resolution, above=0)
     number = _seed_number(seed)
     found = nx.DiGraph() if directed else nx.Graph()
@@ -54,7 +54,7 @@ def louvain(
     labels = torch.empty(nodes, dtype=torch.long)
     for label, part in enumerate(parts):
         labels[list(part)] = label
-    return _by_lowest_node(labels).to(edges.device)
+    return _by_lowest_node(labels).to(device)
 
 
 def leiden(
@@ -80,7 +80,7 @@ def leiden(
         import leidenalg
     except ImportError as error:
         raise ImportError(f"leiden needs leidenalg and igraph: pip install 'lmn-graph[leiden]' ({error})") from error
-    edges, weight, nodes = _read(graph, edge_weight, directed, num_nodes)
+    edges, weight, nodes, device = _read(graph, edge_weight, directed, num_nodes)
     resolution = _checks.number("resolution", resolution, above=0)
     number = _seed_number(seed)
     if bool((weight < 0).any()):
@@ -94,7 +94,7 @@ def leiden(
         seed=number,
         n_iterations=-1,  # until nothing improves
     )
-    return _by_lowest_node(torch.tensor(parts.membership)).to(edges.device)
+    return _by_lowest_node(torch.tensor(parts.membership)).to(device)
 
 
 def lattice_blocks(topology: Data, blocks: int | Sequence[int]) -> Tensor:
@@ -160,15 +160,16 @@ class SoftCommunities(nn.Module):
         return f"num_nodes={self.num_nodes}, count={self.count}"
 
 
-def _read(graph: Any, edge_weight: Any, directed: Any, num_nodes: Any) -> tuple[Tensor, Tensor, int]:
-    """Edges, weights and N; an undirected graph with each edge once."""
+def _read(graph: Any, edge_weight: Any, directed: Any, num_nodes: Any) -> tuple[Tensor, Tensor, int, torch.device]:
+    """Edges and weights on the CPU, where the methods work, N and where the graph is; an undirected graph with each edge once."""
     index = graph
     if isinstance(graph, (Data, Connectivity)):
         edge_weight = graph.edge_weight if edge_weight is None else edge_weight
         num_nodes = graph.num_nodes if num_nodes is None else num_nodes
         index = graph.edge_index
     edges, nodes = read_edges(index, num_nodes)
-    given = read_weight(edge_weight, edges.shape[1])
+    device, edges = edges.device, edges.cpu()
+    given = read_weight(edge_weight.cpu() if isinstance(edge_weight, Tensor) else edge_weight, edges)
     if given is not None and given.ndim != 1:
         raise ValueError(f"edge_weight must have shape [{edges.shape[1]}], got {described(given)}")
     weight = torch.ones(edges.shape[1], dtype=torch.float64) if given is None else given.detach().double()
@@ -182,7 +183,7 @@ def _read(graph: Any, edge_weight: Any, directed: Any, num_nodes: Any) -> tuple[
         key, slot = torch.unique(edges[0] * nodes + edges[1], return_inverse=True)
         weight = weight.new_zeros(key.numel()).index_add_(0, slot, weight)
         edges = torch.stack([key // nodes, key % nodes])
-    return edges, weight, nodes
+    return edges, weight, nodes, device
 
 
 def _seed_number(seed: Any) -> int:

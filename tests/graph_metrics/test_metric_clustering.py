@@ -302,6 +302,35 @@ def test_graphs_with_nothing_in_them():
     assert float(transitivity(none, num_nodes=1)) == 0
 
 
+def test_what_is_elsewhere_is_named():
+    """Weights, batch and triangles on another device than the graph, before anything is computed."""
+    edges, weight = symmetric(HOUSE), torch.ones(2 * len(HOUSE))
+    with pytest.raises(ValueError, match="edge_weight must be on the device of the graph, cpu, got meta"):
+        clustering(edges, weight.to("meta"))
+    with pytest.raises(ValueError, match="batch must be on the device of the graph, cpu, got meta"):
+        clustering(edges, weight, batch=torch.zeros(5, dtype=torch.long, device="meta"))
+    found = Triangles(edges)
+    assert found.to("cpu") is found
+    found.wedges(False)
+    moved = found.to("meta")
+    assert found.device.type == "cpu"
+    assert moved.device.type == moved.index.device.type == moved.low.device.type == moved.wedges(False).device.type == "meta"
+    with pytest.raises(ValueError, match="edge_weight must be on the device of the graph, meta, got cpu"):
+        clustering(moved, weight, directed=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("directed", [False, True])
+def test_triangles_move_to_a_gpu(directed):
+    s = sample(8, directed, "positive", True, most=30)
+    found = Triangles(s.edge_index, s.nodes)
+    expected = excess_clustering(found, s.edge_weight, directed=directed)
+    moved = found.to("cuda")
+    assert moved.to("cuda") is moved
+    for graph in (moved, Triangles(s.edge_index.cuda(), s.nodes)):
+        assert torch.allclose(excess_clustering(graph, s.edge_weight.cuda(), directed=directed).cpu(), expected, atol=1e-12)
+
+
 LOOP = [(0, 0)]
 BAD = {
     "one way": ((torch.tensor([[0, 1, 2], [1, 0, 0]]),), {}, r"both directions .* got 2 → 0 without 0 → 2"),

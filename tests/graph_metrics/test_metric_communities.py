@@ -46,6 +46,17 @@ def test_louvain_reads_weights_and_directions_of_data_and_connectivity():
     assert torch.equal(louvain(data, directed=True) == 0, labels == 0)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("weighted", [False, True])
+def test_communities_of_a_graph_on_a_gpu(weighted):
+    """They are found on the CPU, and returned where the graph is."""
+    weight = torch.ones(CLIQUES.shape[1], device="cuda") if weighted else None
+    for method in (louvain, leiden):
+        labels = method(CLIQUES.cuda(), weight)
+        assert labels.is_cuda
+        assert labels.tolist() == [0] * 5 + [1] * 5
+
+
 def test_leiden_names_the_extra_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "leidenalg", None)
     with pytest.raises(ImportError, match=r"pip install 'lmn-graph\[leiden\]'"):

@@ -168,6 +168,13 @@ def test_bad_input(case):
         modularity(*arguments, **options)
 
 
+def test_what_is_elsewhere_is_named():
+    with pytest.raises(ValueError, match="communities must be on the device of the graph, cpu, got meta"):
+        modularity(EDGES, None, HALVES.to("meta"))
+    with pytest.raises(ValueError, match="edge_weight must be on the device of the graph, cpu, got meta"):
+        modularity(EDGES, torch.ones(14, device="meta"), HALVES)
+
+
 @pytest.mark.parametrize("size", [3, 40])
 def test_every_single_asymmetry_is_found(size):
     """The quick test of symmetry is a random one: no lost or changed edge of a graph passes it."""

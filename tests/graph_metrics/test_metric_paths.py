@@ -203,6 +203,16 @@ def test_ring_lattice_has_the_edges_asked_for(nodes, part):
         assert degrees.max() == degrees.min()
 
 
+@pytest.mark.cuda
+def test_small_world_of_a_graph_on_a_gpu():
+    """With references made here, and given ones from either side."""
+    edges = as_edges(KARATE)
+    for options in ({"references": 2}, {"references": [edges, edges.cuda()], "lattices": [edges]}):
+        found, expected = small_world(edges.cuda(), **options), small_world(edges, **options)
+        assert all(value.is_cuda for value in found)
+        assert torch.stack(found).tolist() == torch.stack(expected).tolist()
+
+
 def test_small_world_refuses():
     with pytest.raises(ValueError, match="both directions"):
         small_world(torch.tensor([[0], [1]]), references=[RING])
