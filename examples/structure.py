@@ -12,7 +12,7 @@ import torch
 
 import topologies
 from lmn_graph import LatticeMachine, data
-from lmn_graph.graph_metrics import clustering, louvain, modularity, shuffled_clustering
+from lmn_graph.graph_metrics import excess_clustering, louvain, modularity
 from lmn_graph.losses import ClusteringLoss, ModularityLoss, TotalLoss
 from lmn_graph.projectors import Linear
 from lmn_graph.readouts import Rate
@@ -51,12 +51,12 @@ for name, terms in {
 }.items():
     machine = train(terms)
     edges, weight = machine.rule.connectivity.edge_index, machine.rule.weight.detach().abs().double()
-    excess = clustering(edges, weight, directed=True) - shuffled_clustering(edges, weight, directed=True)
+    excess = float(excess_clustering(edges, weight, directed=True).mean())
     communities = louvain(edges, weight, directed=True)
     q = float(modularity(edges, weight, communities, directed=True))
     accuracy = float((machine.predict(digits.test.x).argmax(1) == digits.test.y).double().mean())
-    print(f"{name:24}{accuracy:8.3f}{float(excess.mean()):19.3f}{q:12.3f}")
-    drawn[f"{name}: excess {float(excess.mean()):.3f}, Q {q:.2f}"] = Weighting(weight, communities)
+    print(f"{name:24}{accuracy:8.3f}{excess:19.3f}{q:12.3f}")
+    drawn[f"{name}: excess {excess:.3f}, Q {q:.2f}"] = Weighting(weight, communities)
 
 picture = sys.argv[1] if len(sys.argv) > 1 else "structure.png"
 draw_weights(picture, graph, drawn)

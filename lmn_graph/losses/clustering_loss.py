@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lmn_graph.graph_metrics import Triangles, clustering, shuffled_clustering
+from lmn_graph.graph_metrics import Triangles, excess_clustering
 from lmn_graph.losses.base import LOSSES
 from lmn_graph.losses.structure import On, StructuralLoss
 
@@ -22,7 +22,7 @@ class ClusteringLoss(StructuralLoss):
     .. math:: C = \tfrac1N \textstyle\sum_i c_i(w), \qquad C_0 = E_\pi\, \tfrac1N \textstyle\sum_i c_i(\pi w)
 
     with :math:`c_i` the directed weighted clustering coefficient (``graph_metrics.clustering``, which for symmetric weights is Onnela's)
-    and π all permutations of the weights over the edges. C₀ is exact, not sampled (``graph_metrics.shuffled_clustering``); it takes out
+    and π all permutations of the weights over the edges. C₀ is exact, not sampled (``graph_metrics.excess_clustering``); it takes out
     what the pattern of edges and the distribution of weights give by themselves, so equal weights have no excess.
 
     Args:
@@ -41,7 +41,7 @@ class ClusteringLoss(StructuralLoss):
         triangles = self._triangles(machine.rule.connectivity)
         if not bool((weight.detach() > 0).any()):
             return weight.sum()  # a graph of weights 0, or nodes that are never active together: no triangle, and no scale
-        return (clustering(triangles, weight, directed=True) - shuffled_clustering(triangles, weight, directed=True)).mean()
+        return excess_clustering(triangles, weight, directed=True).mean()
 
     def _triangles(self, connectivity: Connectivity) -> Triangles:
         device = connectivity.edge_index.device  # moving a machine keeps its connectivity

@@ -11,19 +11,19 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.report.layout import circle, layout
 from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_figure
 
 _NODES, _EDGES = 20_000, 12_000  # drawn at most; more would be a blot
-_SPRINGS = 600  # nodes laid out by springs, whose forces are between all pairs; larger graphs by eigenvectors
 _TILT = 0.55  # the angle from one axis of a lattice with four or more to the next
 
 
 def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
     """Draw a graph: lattices with up to three axes in space (a wrapped edge as two half ones), other graphs by layout.
 
-    Nodes are coloured by ``node_type``, else by in-degree; input ports have a green, output ports an orange rim. Edges with negative
-    weight are orange. At most 20,000 nodes and 12,000 edges are drawn, evenly chosen. Beside it: the distribution of the in-degrees and
-    where the adjacency matrix is not zero.
+    Nodes are coloured by ``node_type``, else by in-degree, as the bars beside are; input ports have a green, output ports an orange rim.
+    Edges with negative weight are orange. At most 20,000 nodes and 12,000 edges are drawn, evenly chosen. Beside it: the distribution of
+    the in-degrees and where the adjacency matrix is not zero.
 
     Args:
         path: the picture, in any format that matplotlib writes.
@@ -33,9 +33,10 @@ def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
     Raises:
         ValueError: if the graph is not valid or has positions that are not finite.
     """
-    graph = Connectivity(topology)
+    graph = Connectivity(topology).cpu()
     place, displacement = place_nodes(graph)
-    place = _apart(place, topology.get("column"))
+    if graph.pos is not None:
+        place = _apart(place, topology.get("column"))
     flat = place.size(1) == 2
     with new_figure(path, 1, 1, (9.6, 6.2)) as (figure, axes):
         axes[0, 0].remove()
@@ -45,7 +46,7 @@ def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
         _draw_nodes(main, topology, graph, place)
         _bare(main, place)
         main.set_title(title or f"{graph.name}: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges", color=INK)
-        _draw_degrees(figure.add_subplot(cells[0, 1]), graph)
+        _draw_degrees(figure.add_subplot(cells[0, 1]), graph, _Colours(topology, graph))
         _draw_adjacency(figure.add_subplot(cells[1, 1]), graph)
 
 
@@ -53,7 +54,7 @@ def place_nodes(graph: Connectivity) -> tuple[Tensor, Tensor]:
     """Where the nodes are, [N, 2 or 3], and the vector from target to source of every edge, [E, 2 or 3]."""
     source, target = graph.edge_index
     if graph.pos is None or graph.pos.dim() != 2 or graph.pos.size(1) < 1:
-        place = _layout(graph)
+        place = layout(graph)
         return place, place[source] - place[target]
     pos = graph.pos.double()
     if not bool(pos.isfinite().all()):
@@ -66,7 +67,7 @@ def place_nodes(graph: Connectivity) -> tuple[Tensor, Tensor]:
     if pos.size(1) > 1:
         return _seen(pos), _seen(displacement)
     if bool((displacement - (pos[source] - pos[target])).abs().max() > 0.5) if graph.num_edges else False:
-        place = _circle(graph.num_nodes)  # a ring
+        place = circle(graph.num_nodes)  # a ring
     else:
         place = torch.cat([pos, torch.zeros_like(pos)], dim=1)
     return place, place[source] - place[target]
@@ -93,33 +94,6 @@ def _seen(vectors: Tensor) -> Tensor:
     angle = _TILT * torch.arange(dim, dtype=torch.float64)
     length = torch.tensor([1.0 + 2.2 * (axis // 2) for axis in range(dim)], dtype=torch.float64)
     return vectors @ torch.stack([length * (angle + math.pi / 2 * (angle > 0)).cos(), length * (angle + math.pi / 2).sin()], dim=1)
-
-
-def _circle(n: int) -> Tensor:
-    angle = 2 * math.pi * torch.arange(n, dtype=torch.float64) / n
-    return torch.stack([angle.sin(), angle.cos()], dim=1)
-
-
-def _layout(graph: Connectivity) -> Tensor:
-    """Positions in the plane for a graph without any: springs, or two eigenvectors of the Laplacian where it is large."""
-    import networkx as nx
-    from scipy.sparse import csr_array, diags_array
-    from scipy.sparse.linalg import eigsh
-
-    n = graph.num_nodes
-    if n <= _SPRINGS:
-        nodes: nx.Graph = nx.Graph()
-        nodes.add_nodes_from(range(n))
-        nodes.add_edges_from(graph.edge_index.T.tolist())
-        found = nx.spring_layout(nodes, seed=0, iterations=100, k=1.6 / math.sqrt(n))
-        return torch.tensor([found[node].tolist() for node in range(n)], dtype=torch.float64)
-    source, target = graph.edge_index.numpy()
-    adjacency = csr_array((torch.ones(graph.num_edges).numpy(), (target, source)), shape=(n, n))
-    adjacency = adjacency + adjacency.T
-    scale = 1 / (adjacency.sum(1).clip(min=1.0) ** 0.5)
-    start = torch.randn(n, generator=torch.Generator().manual_seed(0)).numpy()
-    _, vectors = eigsh(diags_array(scale) @ adjacency @ diags_array(scale), k=3, which="LA", v0=start, tol=1e-3)
-    return torch.from_numpy(vectors[:, :2].copy() * scale[:, None]).double().clamp(-0.05, 0.05)
 
 
 def _evenly(count: int, limit: int) -> Tensor:
@@ -151,26 +125,54 @@ def _draw_edges(axis: Any, graph: Connectivity, place: Tensor, displacement: Ten
                 axis.add_collection(kind(segments[subset.numpy()], colors=colour, linewidths=0.7, alpha=alpha, zorder=1))
 
 
+class _Colours:
+    """Node colours: by kind where the topology names kinds, else by in-degree."""
+
+    def __init__(self, topology: Data, graph: Connectivity) -> None:
+        kinds, names = topology.get("node_type"), topology.get("node_types")
+        self.by_kind = isinstance(kinds, Tensor) and kinds.shape == (graph.num_nodes,)
+        self.value = kinds.cpu().double() if isinstance(kinds, Tensor) and self.by_kind else graph.in_degree().double()
+        low, high = float(self.value.min()), float(self.value.max())
+        self.low = low - 0.6 * max(1.0, high - low)  # no node as pale as the paper
+        self.high = high + 0.2 * max(1.0, high - low)
+        self.names = [str(name) for name in names] if isinstance(names, list) else []
+
+    def of(self, value: Tensor) -> Any:
+        """RGBA [n, 4]."""
+        from matplotlib import colormaps
+
+        return colormaps["YlGnBu"](((value.double() - self.low) / (self.high - self.low)).numpy())
+
+    def legend(self) -> list[tuple[str, Any]]:
+        """Kinds with their colours, where there are few enough to list."""
+        kinds = self.value.unique() if self.by_kind else torch.empty(0)
+        if not 1 < len(kinds) <= 6:
+            return []
+        names = [self.names[int(k)] if 0 <= int(k) < len(self.names) else f"node_type {int(k)}" for k in kinds.tolist()]
+        return list(zip(names, self.of(kinds)))
+
+
 def _draw_nodes(axis: Any, topology: Data, graph: Connectivity, place: Tensor) -> None:
-    chosen = _evenly(graph.num_nodes, _NODES)
-    value = topology.get("node_type")
-    if not isinstance(value, Tensor) or value.shape != (graph.num_nodes,):
-        value = graph.in_degree()
+    from matplotlib.lines import Line2D
+
+    chosen, colours = _evenly(graph.num_nodes, _NODES), _Colours(topology, graph)
     size = min(60.0, max(2.0, (2600 if place.size(1) == 2 else 6000) / graph.num_nodes))
-    style: dict[str, Any] = {"s": size, "cmap": "YlGnBu", "linewidths": 0, "zorder": 2}
-    low, high = float(value.min()), float(value.max())
-    style |= {"vmin": low - 0.6 * max(1.0, high - low), "vmax": high + 0.2 * max(1.0, high - low)}  # no node as pale as the paper
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "zorder": 2}
     if place.size(1) == 3:
         style["depthshade"] = False
         axis.computed_zorder = False
-    axis.scatter(*place[chosen].T.numpy(), c=value[chosen].double().numpy(), **style)
+    axis.scatter(*place[chosen].T.numpy(), c=colours.of(colours.value[chosen]), **style)
     for field, colour in (("input_index", GREEN), ("output_index", ORANGE)):
         ports = topology.get(field)
         if isinstance(ports, Tensor) and ports.numel():
             rim = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.2, "zorder": 3}
-            axis.scatter(*place[ports].T.numpy(), s=size + 16 + 14 * (field == "input_index"), label=field, **rim)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=2)
+            axis.scatter(*place[ports.cpu()].T.numpy(), s=size + 16 + 14 * (field == "input_index"), label=field, **rim)
+    handles = axis.get_legend_handles_labels()[0]
+    handles += [Line2D([], [], marker="o", linestyle="", color=colour, label=name[:28]) for name, colour in colours.legend()]
+    if graph.edge_weight is not None and bool((graph.edge_weight < 0).any()):
+        handles.append(Line2D([], [], color=ORANGE, label="negative weight"))
+    if handles:
+        axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=4)
 
 
 def _bare(axis: Any, place: Tensor) -> None:
@@ -194,13 +196,16 @@ def _bare(axis: Any, place: Tensor) -> None:
         axis.set_aspect("equal")
 
 
-def _draw_degrees(axis: Any, graph: Connectivity) -> None:
+def _draw_degrees(axis: Any, graph: Connectivity, colours: _Colours) -> None:
     degree, count = graph.in_degree().unique(return_counts=True)
     wide = len(degree) > 1 and float(degree.max()) > 50 * max(1.0, float(degree.double().median()))
     if len(degree) > 40:
-        axis.hist(graph.in_degree().numpy(), bins=40, color=BLUE)
+        _, edges, bars = axis.hist(graph.in_degree().numpy(), bins=40, color=BLUE)
+        if not colours.by_kind:
+            for bar, colour in zip(bars, colours.of(torch.from_numpy((edges[1:] + edges[:-1]) / 2))):
+                bar.set_facecolor(colour)
     else:
-        axis.bar(degree.numpy(), count.numpy(), color=BLUE, width=0.8)
+        axis.bar(degree.numpy(), count.numpy(), color=BLUE if colours.by_kind else colours.of(degree), width=0.8)
     if wide:
         axis.set_yscale("log")
     if len(degree) == 1:

@@ -36,7 +36,7 @@ def draw_weights(path: str | Path, topology: Data, weightings: Mapping[str, Weig
     Raises:
         ValueError: if there is no weighting, one does not fit the graph, or nodes lie in space.
     """
-    graph = Connectivity(topology)
+    graph = Connectivity(topology).cpu()
     place, displacement = place_nodes(graph)
     if place.size(1) != 2:
         raise ValueError(f"topology must have positions in the plane, or none, got {tuple(place.shape)}")
@@ -47,7 +47,7 @@ def draw_weights(path: str | Path, topology: Data, weightings: Mapping[str, Weig
             raise ValueError(f"weightings[{name!r}] must be [{graph.num_edges}] weights and [{graph.num_nodes}] labels or None")
     with new_figure(path, 1, len(weightings), (4.1 * len(weightings), 4.3)) as (_, axes):
         for axis, (name, (weight, label)) in zip(axes[0], weightings.items()):
-            _draw(axis, graph, place, displacement, weight.detach().abs().double(), label)
+            _draw(axis, graph, place, displacement, weight.detach().cpu().abs().double(), label)
             axis.set_title(name, color=INK, loc="center", fontweight="normal")
 
 
@@ -62,7 +62,7 @@ def _draw(axis: Any, graph: Connectivity, place: Tensor, displacement: Tensor, w
     axis.add_collection(LineCollection(list(segments), colors=colours, linewidths=(0.4 + 3.6 * strength[order]).tolist(), zorder=1))
     size = min(90.0, max(6.0, 5000 / graph.num_nodes))
     colour = torch.zeros(graph.num_nodes) if label is None else label
-    axis.scatter(*place.T.numpy(), c=(colour % 20).numpy(), s=size, cmap="tab20", vmin=0, vmax=19, edgecolors="white", zorder=2)
+    axis.scatter(*place.T.numpy(), c=(colour.cpu() % 20).numpy(), s=size, cmap="tab20", vmin=0, vmax=19, edgecolors="white", zorder=2)
     axis.grid(False)
     axis.set_xticks([])
     axis.set_yticks([])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +13,7 @@ from torch_geometric.data import Data
 import topologies
 from lmn_graph import TOPOLOGIES, Connectivity
 from lmn_graph.report import topology as report
+from lmn_graph.report.layout import layout
 from lmn_graph.report.topology import draw_topology
 
 
@@ -32,8 +35,8 @@ def test_graphs_without_positions_edges_or_size_are_drawn(graph, tmp_path):
     assert "<svg" in (tmp_path / "a.svg").read_text()
 
 
-def test_a_large_graph_is_laid_out_by_eigenvectors_and_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_SPRINGS", 20)
+def test_a_large_graph_is_laid_out_by_distances_and_thinned(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmn_graph.report.layout._SPRINGS", 20)
     monkeypatch.setattr(report, "_EDGES", 50)
     draw_topology(tmp_path / "a.png", Data(edge_index=topologies.grid(8, 2).edge_index, num_nodes=64))
     assert min(size(tmp_path / "a.png")) > 500
@@ -63,6 +66,50 @@ def test_columns_do_not_lie_on_top_of_each_other():
     columns = topologies.columns(3, topologies.grid(4, 2))
     place = report._apart(report.place_nodes(Connectivity(columns))[0], columns.column)
     assert len(place.unique(dim=0)) == columns.num_nodes
+
+
+def test_parts_of_a_graph_do_not_lie_on_top_of_each_other():
+    """Two rings, an edge and 30 nodes alone: every part in a square of its own."""
+    rings = topologies.columns(2, topologies.ring(20)).edge_index
+    edges = torch.cat([rings, torch.tensor([[40, 41], [41, 40]])], dim=1)
+    place = layout(Connectivity(Data(edge_index=edges, num_nodes=72)))
+    parts = [place[:20], place[20:40], place[40:42], *place[42:].split(1)]
+    boxes = [(part.amin(0), part.amax(0)) for part in parts]
+    for (low, high), (other_low, other_high) in itertools.combinations(boxes, 2):
+        assert bool(((high < other_low) | (other_high < low)).any())
+    assert torch.equal(place, layout(Connectivity(Data(edge_index=edges, num_nodes=72))))
+
+
+@pytest.mark.parametrize("springs", [600, 5])
+def test_neighbours_are_drawn_close(springs, monkeypatch):
+    """By springs and by distances: on a ring the edges are short beside the distances of other pairs."""
+    monkeypatch.setattr("lmn_graph.report.layout._SPRINGS", springs)
+    graph = Connectivity(Data(edge_index=topologies.ring(60).edge_index, num_nodes=60))
+    place = layout(graph)
+    source, target = graph.edge_index
+    assert (place[source] - place[target]).norm(dim=1).mean() < 0.3 * torch.pdist(place).mean()
+
+
+def test_a_complete_graph_is_a_circle():
+    place = layout(Connectivity(topologies.complete(9)))
+    torch.testing.assert_close((place - place.mean(0)).norm(dim=1), torch.full((9,), 3.0, dtype=torch.float64))
+
+
+def test_a_large_graph_without_edges_is_drawn(tmp_path):
+    draw_topology(tmp_path / "a.png", Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=700))
+    assert min(size(tmp_path / "a.png")) > 500
+
+
+def test_kinds_of_nodes_are_named():
+    """By ``node_types`` where the topology has them; more than six are not listed."""
+    graph = topologies.ring(8)
+    graph.node_type = torch.arange(8) % 2
+    colours = report._Colours(graph, Connectivity(graph))
+    assert [name for name, _ in colours.legend()] == ["node_type 0", "node_type 1"]
+    graph.node_types = ["sensory", "motor"]
+    assert [name for name, _ in report._Colours(graph, Connectivity(graph)).legend()] == ["sensory", "motor"]
+    graph.node_type = torch.arange(8)
+    assert report._Colours(graph, Connectivity(graph)).legend() == []
 
 
 def test_the_same_graph_is_the_same_picture(tmp_path):
