@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
-_OF_THE_WIRING = ("shape", "edge_attr", "edge_type")  # mean nothing once an edge joins other nodes
+_OF_THE_WIRING = ("shape", "edge_attr", "edge_type", "edge_types")  # mean nothing once an edge joins other nodes
 
 
 class Graph(NamedTuple):
@@ -53,7 +53,10 @@ def graph_of(data: Any, *, simple: bool = False) -> Graph:
     if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= num_nodes):
         raise ValueError(f"data.edge_index must hold node ids in [0, {num_nodes}), got {int(edge_index.min())} to {int(edge_index.max())}")
     if simple and len(edge_index.T) != len((edge_index[1] * num_nodes + edge_index[0]).unique()):
-        raise ValueError("data must have no parallel edges: an edge of a simple graph joins two nodes once; merge them first")
+        raise ValueError(
+            "data must have no parallel edges: an edge of a simple graph joins two nodes once; merge them first, by "
+            'read_edge_table(type=None), from_networkx(parallel="sum") or torch_geometric.utils.coalesce'
+        )
     fields = {key: value.detach().cpu() for key, value in data.to_dict().items() if _is_edge_field(data, key, value)}
     name = data.get("name")
     return Graph(edge_index, num_nodes, _weight_of(data, edge_index.size(1)), fields, name if isinstance(name, str) else "graph")

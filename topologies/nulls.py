@@ -4,8 +4,8 @@ Each keeps some of a graph and randomises the rest: the degrees (:class:`DegreeP
 (:class:`WeightShuffle`) or the density alone (:class:`EqualDensity`); :class:`SpectralRadius` then gives all of them the same gain.
 Transforms compose: ``Compose([DegreePreservingRewire(), SpectralRadius(0.95)])``.
 
-None changes its input. A ``seed`` is that of a series: every call draws anew, and two transforms made alike give the same series. Each worker
-of a ``DataLoader`` has another one in every epoch, which follows from ``seed`` and from torch's seed of the worker.
+None changes its input. A ``seed`` is that of a series: every call draws anew, and two transforms made alike give the same series. Each
+worker of a ``DataLoader`` has another one in every epoch, which follows from ``seed`` and from torch's seed of the worker.
 A graph without edges is returned as it is. Wherever a graph is called undirected, every edge is there in both directions.
 """
 
@@ -58,8 +58,10 @@ class DegreePreservingRewire(_Random):
     likely; directed graphs also exchange the ends of three edges, without which some could not be reached.
 
     The weight of an edge, and any other field of edges, stays with its source, so every node keeps its outgoing weights. Equal weights of
-    both directions of an undirected edge stay equal; where they differ, each stays with its own source. ``edge_attr``, ``edge_type`` and
-    ``shape`` describe the old wiring and are dropped. Fields of nodes are kept, and the name gets ", rewired".
+    both directions of an undirected edge stay equal; where they differ, each stays with its own source. ``edge_attr``, ``shape``,
+    ``edge_type`` and the names ``edge_types`` describe the old wiring and are dropped, always: copy types that belong to the edge itself
+    (a synapse's) to a field of another name, which moves with the edge. Fields of nodes are kept, and the name gets ", rewired". A
+    feed-forward graph (``tree``, ``raster``) does not stay feed-forward; its ports are kept.
 
     Args:
         swaps: successful swaps per edge, about (≥ 1); at most ten times as many are tried where most fail, as in dense graphs.
@@ -154,8 +156,8 @@ class EqualDensity(_Random):
 
     for the M edges that are no self-loops; self-loops stay as many, at random nodes, and keep their weights among themselves. An undirected
     graph gives an undirected one, with equal weights in both directions if it had them. Other fields of edges are dealt out with the
-    weights; ``edge_attr``, ``edge_type`` and ``shape`` describe the old wiring and are dropped. Fields of nodes are kept, and the name
-    gets ", random".
+    weights; ``edge_attr``, ``shape``, ``edge_type`` and the names ``edge_types`` describe the old wiring and are dropped. Fields of nodes
+    are kept, and the name gets ", random".
 
     Args:
         keep_signs: weights that are dealt out as they are keep the number of edges of each sign, whatever this says. With ``keep_signs``

@@ -231,8 +231,19 @@ def test_bad_graphs(kind, data, message):
 
 @pytest.mark.parametrize("kind", [DegreePreservingRewire, EqualDensity])
 def test_parallel_edges_are_refused(kind):
-    with pytest.raises(ValueError, match="parallel edges"):
+    with pytest.raises(ValueError, match=r"parallel edges.*read_edge_table\(type=None\).*parallel=\"sum\".*utils\.coalesce"):
         kind()(graph([(0, 1), (0, 1), (1, 2)], 3))
+
+
+@pytest.mark.parametrize("kind", [DegreePreservingRewire, EqualDensity])
+def test_types_of_edges_are_dropped_with_their_names(kind):
+    """And a copy of them under another name moves with the edges; the given graph keeps all."""
+    data = graph([(0, 1), (1, 2), (2, 3), (3, 1)], 4, edge_type=torch.tensor([0, 1, 1, 0]), edge_types=["chemical", "gap"])
+    data.synapse = data.edge_type
+    found = kind()(data)
+    assert not {"edge_type", "edge_types"} & set(found.keys())
+    assert sorted(found.synapse.tolist()) == [0, 0, 1, 1]
+    assert data.edge_types == ["chemical", "gap"]
 
 
 @pytest.mark.parametrize(
