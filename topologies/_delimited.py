@@ -56,6 +56,10 @@ def read(path: Any, argument: str, delimiter: str) -> Table:
     line, header = next(rows, (0, []))
     if not header:
         raise ValueError(f"{file} is empty: a header was expected")
+    if header[0].startswith("#"):
+        raise ValueError(
+            f"{file}, line {line}: a header was expected, got {header[0]!r}: the first line must name the columns, without '#'"
+        )
     for name in header:
         if header.count(name) > 1:
             raise ValueError(f"{file}, line {line}: the column {name!r} is there {header.count(name)} times")

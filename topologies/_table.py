@@ -16,6 +16,10 @@ from topologies._graph import refuse_too_large
 from topologies._merging import PARALLEL, Parallel, build
 from topologies._networkx import is_free
 
+_ALSO_CALLED = {  # what other tables call the two ends of an edge
+    "pre": ("source", "src", "from", "sender", "presynaptic", "pre_id", "node1", "u"),
+    "post": ("target", "tgt", "to", "dst", "dest", "destination", "receiver", "postsynaptic", "post_id", "node2", "v"),
+}
 _IDENTITY = ("name", "id")  # columns of a table of nodes that can say what an edge means by a node
 
 
@@ -55,7 +59,8 @@ def read_edge_table(
             together ``pos``; see also ``node_type``.
         pre: column of the source.
         post: column of the target.
-        weight: column of the weight, numbers; None: no weights. The column "weight" may be absent.
+        weight: column of the weight, numbers; None: no weights. The column "weight" may be absent where no other column but those of
+            the ends and the type holds numbers.
         type: column of the edge's type, words; None: no types. The column "type" may be absent.
         types: keep only edges of these types; they are numbered in this order.
         node_type: column of the file of nodes that becomes ``node_type``; default: its first further column of words, if any.
@@ -72,7 +77,8 @@ def read_edge_table(
 
     Raises:
         ValueError: naming the file and the line: a row with too few or too many fields, a weight that is no finite number, an empty or
-            unknown node, a node listed twice; or if a file is missing, empty or not text, a column is missing, or there is no node.
+            unknown node, a node listed twice; or if a file is missing, empty, not text or begins with a comment, a column is missing, what
+            may be the weights has another name, or there is no node.
 
     Example:
         >>> worm = read_edge_table("edges.csv", nodes="nodes.csv", types=["chemical"])  # doctest: +SKIP
@@ -84,9 +90,11 @@ def read_edge_table(
     if nodes is None and node_type is not None:
         raise ValueError(f"node_type must be None without a file of nodes, got {node_type!r}: it is a column of that file")
     table = read(path, "path", delimiter)
-    sources, targets = table.column(pre, "pre"), table.column(post, "post")
+    sources, targets = _end(table, pre, "pre"), _end(table, post, "post")
     weights = _optional(table, weight, "weight")
     kinds = _optional(table, type, "type")
+    if weights is None and weight == "weight":
+        _refuse_other_numbers(table, (pre, post, type, "type"))
     if types is not None and kinds is None:
         raise ValueError(f"types must be None for a table without types: {table.path} has the columns {', '.join(table.columns)}")
     found = _named(table, sources, targets) if nodes is None else _listed(nodes, delimiter, node_type, sources)
@@ -117,6 +125,24 @@ def read_edge_table(
     for field, content in found.fields.items():
         data[field] = content
     return data
+
+
+def _end(table: Table, name: str, argument: str) -> list[str]:
+    """The column of an end of the edges."""
+    other = next((column for column in table.columns if column.lower() in _ALSO_CALLED[argument]), None)
+    if name == argument and name not in table.columns and other is not None:
+        found = ", ".join(map(repr, table.columns))
+        raise ValueError(f"{table.path}: no column {name!r}; the header has {found}: perhaps {argument}={other!r}")
+    return table.column(name, argument)
+
+
+def _refuse_other_numbers(table: Table, taken: Sequence[str | None]) -> None:
+    """A ValueError where a column without a purpose holds numbers: they may be the weights, which nobody should lose unawares."""
+    for column in table.columns if table.lines else ():
+        if column not in taken and _numeric(table.column(column, "weight")) is not None:
+            raise ValueError(
+                f"{table.path}: no column 'weight', but {column!r} holds numbers: give weight={column!r}, or weight=None for none"
+            )
 
 
 def _optional(table: Table, name: str | None, argument: str) -> list[str] | None:

@@ -59,6 +59,19 @@ def test_columns_by_other_names_and_without_the_optional_ones(write):
     assert "edge_weight" not in read_edge_table(write("w.csv", SMALL), weight=None, types=["chemical"])
 
 
+def test_only_numbers_that_may_be_weights_are_asked_for(write):
+    """Node numbers and types that are numbers are none; words, ``weight=None`` and another weight settle it."""
+    numbers = write("n.csv", "pre,post,type,note,synapses\n1,2,0,a,3\n2,1,1,b,4\n")
+    with pytest.raises(ValueError, match="but 'synapses' holds numbers"):
+        read_edge_table(numbers)
+    assert "edge_weight" not in read_edge_table(numbers, weight=None)
+    assert read_edge_table(numbers, weight="synapses").edge_weight.tolist() == [4, 3]
+    for text in ("pre,post,type\n1,2,0\n", "pre,post,note\n1,2,a\n", "pre,post,weight,synapses\n1,2,1,3\n"):
+        assert read_edge_table(write("f.csv", text)).num_edges == 1
+    with pytest.raises(ValueError, match="has no rows"):
+        read_edge_table(write("e.csv", "pre,post,synapses\n"))
+
+
 def test_parallel_and_undirected(write):
     twice = write("twice.csv", "pre,post,weight\nA,B,1\nA,B,2\nB,A,4\n")
     assert read_edge_table(twice).edge_weight.tolist() == [4, 3]
@@ -147,7 +160,16 @@ BAD_FILES = {
     "beyond float32": (HEAD + "A,B,1e300\n", {"parallel": "keep"}, "line 3: weight must be a finite number in torch.float32, got inf"),
     "no node": (HEAD + ",B,1\n", {}, "line 3: column 'pre': no node"),
     "no target": (HEAD + "A, ,1\n", {}, "line 3: column 'post': no node"),
-    "no column": ("source,target\nA,B\n", {}, r"no column 'pre' \(pre\); the header has 'source', 'target'$"),
+    "no column": ("one,other\nA,B\n", {}, r"no column 'pre' \(pre\); the header has 'one', 'other'$"),
+    "source": ("Source,Target\nA,B\n", {}, r"no column 'pre'; the header has 'Source', 'Target': perhaps pre='Source'$"),
+    "target": ("from,to\nA,B\n", {"pre": "from"}, r"no column 'post'; the header has 'from', 'to': perhaps post='to'$"),
+    "comment": ("# made, by hand\npre,post\nA,B\n", {}, r"line 1: a header was expected, got '# made'.* without '#'"),
+    "comment alone": ("\n# made by hand; late\npre,post\nA,B\n", {}, r"line 2: a header was expected, got '# made by hand; late'"),
+    "other numbers": (
+        "pre,post,note,synapses\nA,B,5,3\nA,C,x,1.5\n",
+        {},
+        "no column 'weight', but 'synapses' holds numbers: give weight='synapses', or weight=None for none",
+    ),
     "close column": ("pre,pst\nA,B\n", {}, r"no column 'post' \(post\); the header has 'pre', 'pst'; did you mean 'pst'"),
     "named column": (HEAD, {"weight": "wait"}, r"no column 'wait' \(weight\); the header .*; did you mean 'weight'"),
     "weights": ("pre,post,Weights\nA,B,3\n", {}, "no column 'weight', but 'Weights': give weight='Weights', or None"),
