@@ -14,6 +14,8 @@ from lmn_graph.graph_metrics._edges import described, read_edges, read_weight, r
 from topologies import _checks
 from topologies._graph import Seed, generator_of
 
+_UNTIE = 1e-9  # how much weights are moved apart, relatively
+
 
 def louvain(
     graph: Tensor | Data | Connectivity,
@@ -26,12 +28,15 @@ def louvain(
 ) -> Tensor:
     """Communities of high modularity by Louvain's method, as NetworkX has it.
 
+    Every weight is first multiplied by 1 + 10⁻⁹ u, with u uniform in [0, 1): ties between communities, which rounding would decide, are
+    decided by these numbers instead. Without them the search of NetworkX can move nodes of a directed graph in circles for ever.
+
     Args:
         graph: ``edge_index`` [2, E], a PyG ``Data`` or a :class:`~lmn_graph.Connectivity`; undirected with both directions of every edge.
         edge_weight: [E]; that of the ``Data`` or the connectivity if None, else all 1.
         resolution: γ > 0; above 1 it favours smaller communities.
         directed: maximise the directed modularity.
-        seed: the order in which nodes are visited.
+        seed: the order in which nodes are visited, and the decision of ties.
         num_nodes: N; that of ``graph``, or the largest id + 1 if None.
 
     Returns:
@@ -46,7 +51,12 @@ def louvain(
 
     edges, weight, nodes, device = _read(graph, edge_weight, directed, num_nodes)
     resolution = _checks.number("resolution", resolution, above=0)
-    number = _seed_number(seed)
+    generator = generator_of(seed)
+    number = _seed_number(generator)
+    # NetworkX moves nodes for as long as a gain exceeds another. Where gains are equal but for rounding, as in directed graphs without
+    # weights, every move may seem to gain over the one before, round a circle. A relative 1e-9 is far above rounding, and far below
+    # what a division is worth.
+    weight = weight * (1 + _UNTIE * torch.rand(weight.shape, generator=generator, dtype=weight.dtype))
     found = nx.DiGraph() if directed else nx.Graph()
     found.add_nodes_from(range(nodes))
     found.add_weighted_edges_from((u, v, w) for (u, v), w in zip(edges.t().tolist(), weight.tolist()))

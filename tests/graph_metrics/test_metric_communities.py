@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 import topologies
 from lmn_graph import Connectivity
 from lmn_graph.graph_metrics import SoftCommunities, functional_weights, lattice_blocks, leiden, louvain, modularity
+from topologies.nulls import DegreePreservingRewire
 
 KARATE = edge_list(nx.Graph(nx.karate_club_graph().edges), np.random.default_rng(0), False)[0]
 CLIQUES = symmetric([(u, v) for base in (0, 5) for u in range(base, base + 5) for v in range(base, u)] + [(4, 5)])
@@ -30,6 +31,30 @@ def test_louvain_finds_cliques_and_the_karate_clubs():
         assert 0.38 < float(modularity(KARATE, None, labels)) < 0.42
         assert torch.equal(labels, louvain(KARATE, seed=seed))
     assert int(louvain(KARATE, resolution=4).max()) > int(louvain(KARATE, resolution=0.2).max())
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_louvain_ends_where_gains_are_equal_but_for_rounding(seed):
+    """Rewired directed lattices without weights: on several of these NetworkX by itself never comes to an end."""
+    lattice = topologies.raster(6, 9)
+    for wiring in range(60):
+        edges = DegreePreservingRewire(seed=wiring)(lattice).edge_index
+        labels = louvain(edges, directed=True, seed=seed, num_nodes=54)
+        assert float(modularity(edges, None, labels, directed=True, num_nodes=54)) > 0.25
+        assert torch.equal(labels, louvain(edges, directed=True, seed=seed, num_nodes=54))
+
+
+@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(4, 8))
+@settings(max_examples=20, deadline=None)
+def test_louvain_divides_a_ring_of_cliques_as_networkx_does(seed, count, size):
+    """Deciding ties moves no division that is clear, whatever the order of the nodes and the directions."""
+    graph = nx.ring_of_cliques(count, size)
+    edges = edge_list(graph, np.random.default_rng(seed), False)[0]
+    for directed in (False, True):
+        labels = louvain(edges, directed=directed, seed=seed)
+        parts = nx.community.louvain_communities(graph.to_directed() if directed else graph, seed=seed)
+        assert {frozenset((labels == c).nonzero()[:, 0].tolist()) for c in labels.unique()} == set(map(frozenset, parts))
+        assert labels.tolist() == [i // size for i in range(count * size)]
 
 
 def test_louvain_reads_weights_and_directions_of_data_and_connectivity():
