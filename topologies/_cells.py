@@ -16,6 +16,7 @@ from topologies._graph import LIMIT, assemble, refuse_too_large
 from topologies._lattice import Boundary, Metric, _arguments, _count_edges, grid
 
 Order = Literal["snake", "c"]
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def router_cells(
@@ -111,9 +112,9 @@ def _column(column: Any) -> tuple[Tensor, int]:
     if not isinstance(column, Data) or isinstance(column, Batch):
         raise ValueError(f"column must be a torch_geometric.data.Data, got {type(column).__name__}")
     edge_index, nodes = column.get("edge_index"), column.num_nodes
-    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype != torch.long:
+    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype not in _INTEGERS:
         got = f"{edge_index.dtype} {tuple(edge_index.shape)}" if isinstance(edge_index, Tensor) else edge_index
-        raise ValueError(f"column.edge_index must be an int64 tensor [2, E], got {got}")
+        raise ValueError(f"column.edge_index must be an integer tensor [2, E], got {got}")
     sparse = [
         key for key, value in column.to_dict().items() if "adj" in key or (isinstance(value, Tensor) and value.layout != torch.strided)
     ]
@@ -123,7 +124,7 @@ def _column(column: Any) -> tuple[Tensor, int]:
         raise ValueError(f"column must have at least one node, got num_nodes={nodes}")
     if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= nodes):
         raise ValueError(f"column.edge_index must hold node ids in [0, {nodes}), got {int(edge_index.min())} to {int(edge_index.max())}")
-    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index, nodes
+    return (edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index).long(), nodes
 
 
 def _shifted(index: Tensor, count: int, nodes: int) -> Tensor:

@@ -80,6 +80,13 @@ def test_columns_are_a_disjoint_union(count, n, seed):
     assert (key[1:] > key[:-1]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16])
+def test_columns_of_edges_in_fewer_bytes(dtype):
+    """Numbered in int64 like all others, also where the copies have more nodes than the type can number."""
+    column = Data(edge_index=ring(300).edge_index.to(dtype), num_nodes=300)
+    assert torch.equal(columns(150, column).edge_index, columns(150, ring(300)).edge_index)
+
+
 def test_what_columns_do_with_other_fields():
     """Names stay unique, what belongs to the graph is kept, node numbers are shifted whatever they are called."""
     column = Data(
@@ -200,7 +207,7 @@ NO_ADJACENCY = r"^column must be without a sparse adjacency beside its edge_inde
         (lambda: columns(2, "ring"), r"^column must be a torch_geometric.data.Data, got str"),
         (lambda: columns(2, None), r"^column must be .*got NoneType"),
         (lambda: columns(2, Batch.from_data_list([ring(3)])), r"^column must be "),
-        (lambda: columns(2, Data(num_nodes=3)), r"^column.edge_index must be an int64 tensor \[2, E\], got None"),
+        (lambda: columns(2, Data(num_nodes=3)), r"^column.edge_index must be an integer tensor \[2, E\], got None"),
         (lambda: columns(2, Data(edge_index=torch.zeros(2, 1), num_nodes=3)), r"^column.edge_index must be .*got torch.float32 \(2, 1\)"),
         (
             lambda: columns(2, Data(edge_index=torch.tensor([[3], [0]]), num_nodes=3)),
