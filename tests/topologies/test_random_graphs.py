@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -20,6 +22,7 @@ from torch_geometric.utils import coalesce
 import topologies
 from topologies import TopologyGenerator, _draw, erdos_renyi, random_regular, ring, scale_free, small_world
 
+slow = pytest.mark.slow
 MAKE = {
     "erdos_renyi": lambda **seed: erdos_renyi(30, 0.2, **seed),
     "random_regular": lambda **seed: random_regular(30, 4, **seed),
@@ -80,6 +83,33 @@ def test_bad_seeds(name, seed):
 @pytest.mark.parametrize("name", list(MAKE))
 def test_batches(name):
     check_batch(MAKE[name](seed=1), MAKE[name](seed=2))
+
+
+MILLION = {
+    "erdos_renyi": lambda: erdos_renyi(100_000, 1e-4),
+    "random_regular": lambda: random_regular(100_000, 10),
+    "small_world": lambda: small_world(100_000, 10, 0.3),
+    "scale_free": lambda: scale_free(100_000, 5),
+    "geometric": lambda: topologies.geometric(100_000, math.sqrt(1e-4 / math.pi)),
+    "delaunay": lambda: topologies.delaunay(170_000),
+    "liquid": lambda: topologies.liquid((60, 60, 24)),
+}
+
+
+def test_every_random_topology_is_tried_here():
+    random = {name for name, function in topologies.GENERATORS.items() if "seed" in inspect.signature(function).parameters}
+    assert random == set(MAKE) == set(MILLION)
+
+
+@slow
+@pytest.mark.parametrize("name", list(MILLION))
+def test_a_million_edges(name):
+    """Work grows with the edges, not with the pairs of nodes: about a million of them in less than 20 s of one processor."""
+    start = time.process_time()
+    data = MILLION[name]()
+    spent = time.process_time() - start
+    assert 0.9e6 < data.num_edges < 1.3e6
+    assert spent < 20
 
 
 def test_they_make_series_for_datasets():
@@ -221,7 +251,10 @@ def test_dense_regular_graphs(n, degree):
     assert in_degree(random_regular(n, degree)).eq(degree).all()
 
 
-@pytest.mark.parametrize(("n", "degree", "graphs", "bias"), [(6, 1, 15, 0.1), (5, 2, 12, 0.1), (6, 2, 70, 0.2), (6, 3, 70, 0.2)])
+@pytest.mark.parametrize(
+    ("n", "degree", "graphs", "bias"),
+    [(6, 1, 15, 0.1), (6, 2, 70, 0.2), pytest.param(5, 2, 12, 0.1, marks=slow), pytest.param(6, 3, 70, 0.2, marks=slow)],
+)
 def test_random_regular_reaches_all_graphs(n, degree, graphs, bias):
     """All labelled graphs there are (their number is known), each about equally often: the docstring allows a small bias on few nodes."""
     generator, draws = torch.Generator().manual_seed(1), 1000
@@ -270,7 +303,7 @@ def test_small_world_keeps_its_edges(size, p, seed, crowded):
         assert in_degree(data).min() >= k // 2
 
 
-@pytest.mark.parametrize("p", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("p", [pytest.param(0.05, marks=slow), 0.3, pytest.param(1.0, marks=slow)])
 def test_small_world_is_networkx_watts_strogatz(p):
     """The mean clustering and the spread of degrees of 40 graphs each agree within 4 standard errors."""
     ours = [small_world(150, 6, p, seed=seed) for seed in range(40)]
@@ -283,8 +316,7 @@ def test_small_world_is_networkx_watts_strogatz(p):
         assert abs(np.mean(mine) - np.mean(other)) < 4 * error
 
 
-@pytest.mark.parametrize("crowded", [0.0, 1.0])
-@pytest.mark.parametrize("k", [6, 16])
+@pytest.mark.parametrize(("k", "crowded"), [(6, 0.0), (6, 1.0), (16, 0.0), pytest.param(16, 1.0, marks=slow)])
 def test_crowded_small_worlds_are_networkx_watts_strogatz(k, crowded, monkeypatch):
     """Both ways of drawing, also where few nodes are free: the spread of degrees within 4 standard errors."""
     monkeypatch.setattr("topologies._small_world._CROWDED", crowded)
@@ -323,7 +355,16 @@ def exact_attachment(n, m):
     return {tuple(sorted(edges, key=lambda edge: edge[::-1])): p for edges, p in exact.items()}
 
 
-@pytest.mark.parametrize(("n", "m", "blocks"), [(5, 1, False), (5, 2, False), (6, 2, True), (6, 3, True), (6, 1, True)])
+@pytest.mark.parametrize(
+    ("n", "m", "blocks"),
+    [
+        (5, 2, False),
+        (6, 2, True),
+        pytest.param(5, 1, False, marks=slow),
+        pytest.param(6, 1, True, marks=slow),
+        pytest.param(6, 3, True, marks=slow),
+    ],
+)
 def test_scale_free_on_a_few_nodes(n, m, blocks, monkeypatch):
     """The exact distribution over all graphs, also where many nodes that copy each other come together."""
     if blocks:
@@ -344,7 +385,7 @@ def test_scale_free_has_exactly_its_edges(size, seed):
     assert m == n - 1 or in_degree(data)[m + 1 :].min() >= m
 
 
-@pytest.mark.parametrize("m", [1, 2, 5])
+@pytest.mark.parametrize("m", [1, 2, pytest.param(5, marks=slow)])
 def test_scale_free_degrees(m):
     """P(k) = 2m(m + 1)/(k(k + 1)(k + 2)) within 4 standard errors for every k up to 8m, and the exponent 3 of its tail."""
     n = 100_000
