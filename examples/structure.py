@@ -20,6 +20,7 @@ from lmn_graph.report.weights import Weighting, draw_weights
 from lmn_graph.rules import SpikingSOC
 
 STEPS, EPOCHS, WEIGHT = 12, 10, 20.0
+torch.set_num_threads(1)  # the graph is small: a second thread costs more than it saves
 graph = topologies.triangular(12, 12)
 digits = data.load("digits")
 

@@ -6,22 +6,70 @@ import functools
 import inspect
 import itertools
 import pickle
+from typing import NamedTuple
 
 import pytest
 import torch
 from small_topologies import arguments_of, small
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.datasets.graph_generator import GraphGenerator
 
 import topologies
-from lmn_graph import TOPOLOGIES, Connectivity, LatticeMachine, rollout
+from lmn_graph import TOPOLOGIES, Connectivity, LatticeMachine, ops, rollout
 from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
-from lmn_graph.rules import RULES, SpikingSOC
+from lmn_graph.rules import RULES, SpikingSOC, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
 
 STEPS = 4
+
+
+class LeakyState(NamedTuple):
+    x: Tensor
+
+
+class LeakyParameters(NamedTuple):
+    connectivity: Connectivity
+    weight: ops.EdgeWeight
+
+
+class LeakyChannels(UpdateRule):
+    """x ← (x + tanh(W x + drive)) / 2 with two channels: what rules with channels must find in every topology."""
+
+    channels = 2
+
+    def __init__(self, topology):
+        super().__init__(topology)
+        self.weight = torch.nn.Parameter(torch.randn(self.connectivity.num_edges))
+
+    def initial_state(self, batch_size, *, graph=None):
+        return LeakyState(self.weight.new_zeros(self.num_nodes, batch_size, 2))
+
+    def prepare(self, context=None, graph=None):
+        connectivity = self.resolve(graph)
+        return LeakyParameters(connectivity, ops.EdgeWeight(connectivity, self.weight))
+
+    def step(self, p, state, drive):
+        a = self.weighted_sum(p.connectivity, state.x, p.weight)
+        x = (state.x + torch.tanh(a if drive is None else a + drive)) / 2
+        return LeakyState(x), x
+
+
+class FeedForwardOnly(LeakyChannels):
+    """A rule that half of the topologies have to refuse."""
+
+    requires = frozenset({"acyclic", "sinks"})
+
+
+KINDS = {**RULES, "LeakyChannels": LeakyChannels, "FeedForwardOnly": FeedForwardOnly}
 every_topology = pytest.mark.parametrize("topology", list(TOPOLOGIES))
+
+
+def test_rules_that_ask_for_much_run_on_something(tmp_path):
+    """The feed-forward topologies are there, and the others are refused above."""
+    met = {name for name in TOPOLOGIES if all(_PROPERTIES[p](Connectivity(small(name, tmp_path))) for p in FeedForwardOnly.requires)}
+    assert {"raster", "tree"} <= met < set(TOPOLOGIES)
 
 
 def run(rule, drive):
@@ -36,11 +84,11 @@ def run(rule, drive):
 
 
 @every_topology
-@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("rule", list(KINDS))
 def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topology, tmp_path):
     """Forward and backward, finite, the fast path equal to PyG's own in double precision: values and all gradients."""
     graph = small(topology, tmp_path)
-    kind = RULES[rule]
+    kind = KINDS[rule]
     if not all(_PROPERTIES[needed](Connectivity(graph)) for needed in kind.requires):
         with pytest.raises(ValueError, match=f"that {rule} requires"):
             kind(graph)
@@ -58,8 +106,9 @@ def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topol
 
 @every_topology
 def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path):
-    """Lattice shape or none, ports or none: the prediction is finite and the input has a gradient."""
+    """Lattice shape or none, ports or none: the prediction is finite and has a gradient to the input."""
     graph = small(topology, tmp_path)
+    heard = False
     steps = graph.num_nodes + 2  # enough to cross it
     for projector, readout in itertools.product(PROJECTORS.values(), READOUTS.values()):
         parts = projector((5,), graph), SpikingSOC(graph), readout(graph, 3, steps)
@@ -69,6 +118,8 @@ def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path)
         prediction.square().sum().backward()
         assert bool(prediction.isfinite().all())
         assert x.grad.isfinite().all()
+        heard |= bool(x.grad.any())
+    assert heard
 
 
 @every_topology

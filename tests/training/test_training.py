@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback
 from tiny_runs import assert_same_run, blobs, metrics_of, prices, rows_of, tiny_config
 
-from lmn_graph.training import configure, evaluate, open_run, train
+from lmn_graph.training import configure, evaluate, open_run, resume, train
 from lmn_graph.training.fit import seeded
 
 
@@ -235,20 +235,34 @@ def test_run_json_is_json(learned, tmp_path):
 
 
 def test_structural_losses_are_parts_of_a_run_and_their_communities_are_trained(data, tmp_path):
-    """Named on the command line, a column each, weighed by their own weight, resumed with their parameters."""
+    """Named on the command line, a column each, weighed by their own weight; a run is resumed with their parameters."""
     arguments = ("--clustering", "ClusteringLoss", "--modularity", "ModularityLoss", "--modularity.count", "3", "--trainer.epochs", "3")
-    seen = {}
 
     class Communities(Callback):
+        """The memberships before the first epoch that is run, and after the last."""
+
         def on_train_start(self, trainer, pl_module):
-            seen["first"] = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
+            self.first = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
 
         def on_train_end(self, trainer, pl_module):
-            seen["last"] = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
+            self.last = pl_module.loss.terms["modularity"].soft.logits.detach().clone()
 
     config = tiny_config(data, *arguments, "--loss.modularity_weight", "2")
     assert (config["clustering"]["on"], config["modularity"]["communities"]) == ("weights", "learned")
-    run = train(config, tmp_path / "run", progress=False, callbacks=[Communities()])
+    whole = Communities()
+    run = train(config, tmp_path / "run", progress=False, callbacks=[whole])
     assert {"train/clustering", "train/modularity"} <= rows_of(run.folder)[0].keys()
-    assert not torch.equal(seen["first"], seen["last"])
+    assert not torch.equal(whole.first, whole.last)
     assert set(tiny_config(data)["clustering"].items()) == {("name", "none")}
+
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", progress=False, callbacks=[Stop()])
+    rest = Communities()
+    assert resume(tmp_path / "stopped", progress=False, callbacks=[rest]).metrics == run.metrics
+    assert not torch.equal(rest.first, whole.first)
+    assert torch.equal(rest.last, whole.last)
