@@ -1,7 +1,9 @@
 """Numbers of a graph, equal to NetworkX's: sparse, batched and, where that has meaning, differentiable in the weights.
 
 Every function reads ``edge_index`` [2, E] as PyG has it: row 0 the source, an undirected graph with both directions of every edge and
-each self-loop once. Weights may be [B, E], many weightings of one graph; numbers of a whole graph take ``batch`` for a PyG ``Batch``.
+each self-loop once. In its place a ``Data``, of which ``edge_index`` and ``num_nodes`` are read, or a ``Connectivity``, whose edges are
+sorted. Weights are passed beside either, in the order of its ``edge_index`` (only ``louvain`` and ``leiden`` fall back on those it has);
+they may be [B, E], many weightings of one graph. Numbers of a whole graph take ``batch`` for a PyG ``Batch``.
 Results have the dtype of the weights, and without weights torch's default or ``dtype``: pass ``torch.float64`` for NetworkX's digits.
 """
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from lmn_graph.connectivity import Connectivity
-from lmn_graph.graph_metrics._edges import Graphs, read_batch, read_dtype, read_weight
+from lmn_graph.graph_metrics._edges import Graph, Graphs, agreed, read_batch, read_dtype, read_weight
 from lmn_graph.graph_metrics._triangles import Triangles
 from topologies import _checks
 
 _FLAT = 1e-4  # of the largest weight: below it the slope of the cube root is held, as it would be infinite at 0
 
-Edges = Tensor | Connectivity | Triangles
+Edges: TypeAlias = Graph | Triangles
 
 
 def clustering(
@@ -170,8 +169,7 @@ def _read(edge_index: Any, edge_weight: Any, directed: Any, num_nodes: Any, batc
 def _triangles(edge_index: Any, num_nodes: Any) -> Triangles:
     if not isinstance(edge_index, Triangles):
         return Triangles(edge_index, num_nodes)
-    if num_nodes is not None and num_nodes != edge_index.num_nodes:
-        raise ValueError(f"num_nodes must be that of the triangles, {edge_index.num_nodes}, or None, got {num_nodes!r}")
+    agreed(num_nodes, edge_index.num_nodes, "triangles")
     return edge_index
 
 

@@ -7,18 +7,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from lmn_graph.connectivity import Connectivity
-from lmn_graph.graph_metrics._edges import read_batch, read_dtype, read_edges, read_weight, require_symmetric
+from lmn_graph.graph_metrics._edges import Graph, read_batch, read_dtype, read_edges, read_weight, require_symmetric
 from topologies import _checks
 
 Direction = Literal["total", "in", "out"]
 
 
-def degree(
-    edge_index: Tensor | Connectivity, *, directed: bool = False, direction: Direction = "total", num_nodes: int | None = None
-) -> Tensor:
+def degree(edge_index: Graph, *, directed: bool = False, direction: Direction = "total", num_nodes: int | None = None) -> Tensor:
     """int64 [N]: the number of edges at each node, as ``networkx`` counts: a self-loop twice, parallel edges each.
 
     Args:
@@ -35,7 +31,7 @@ def degree(
 
 
 def strength(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     edge_weight: Tensor | None = None,
     *,
     directed: bool = False,
@@ -68,7 +64,7 @@ def _strength(edges: Tensor, weight: Tensor | None, nodes: int, directed: Any, d
 
 
 def degree_assortativity(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     edge_weight: Tensor | None = None,
     *,
     directed: bool = False,
@@ -112,7 +108,7 @@ def _deviation(end: Tensor) -> tuple[Tensor, Tensor]:
     return deviation, deviation.detach().abs().amax(-1) <= rounding
 
 
-def reciprocity(edge_index: Tensor | Connectivity, *, num_nodes: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def reciprocity(edge_index: Graph, *, num_nodes: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """The fraction of the edges of a directed graph whose opposite exists too, self-loops counted among the edges only.
 
     As ``networkx.reciprocity``; parallel edges count once.
@@ -130,7 +126,7 @@ def reciprocity(edge_index: Tensor | Connectivity, *, num_nodes: int | None = No
 
 
 def density(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
     directed: bool = False,
     num_nodes: int | None = None,
@@ -152,9 +148,7 @@ def density(
     return graphs.squeeze(value).to(read_dtype(dtype))
 
 
-def connected_components(
-    edge_index: Tensor | Connectivity, *, connection: Literal["weak", "strong"] = "weak", num_nodes: int | None = None
-) -> Tensor:
+def connected_components(edge_index: Graph, *, connection: Literal["weak", "strong"] = "weak", num_nodes: int | None = None) -> Tensor:
     """int64 [N]: the number of the component of every node, counted from 0.
 
     Args:
@@ -174,9 +168,9 @@ def connected_components(
 
 
 def rich_club(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
-    references: Sequence[Tensor | Data] | None = None,
+    references: Sequence[Graph] | None = None,
     num_nodes: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
@@ -206,8 +200,7 @@ def rich_club(
     if references is not None:
         others = []
         for reference in references:
-            other = reference.edge_index if isinstance(reference, Data) else reference
-            phi, found = _rich_club(read_edges(other, nodes)[0].to(edges.device), nodes)
+            phi, found = _rich_club(read_edges(reference, nodes)[0].to(edges.device), nodes)
             if not torch.equal(found.sort().values, degrees.sort().values):
                 raise ValueError("references must have the degrees of the graph, got a graph with others")
             others.append(phi)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
 from topologies import _checks
 from topologies._graph import LIMIT
 
+Graph: TypeAlias = Tensor | Data | Connectivity
+
 
 def read_edges(edge_index: Any, num_nodes: Any) -> tuple[Tensor, int]:
-    """``edge_index`` as int64 [2, E] and N: given, or that of a :class:`Connectivity`, or the largest id + 1."""
+    """``edge_index`` as int64 [2, E] and N: given, or that of a :class:`Connectivity` or a ``Data``, or the largest id + 1."""
     if isinstance(edge_index, Connectivity):
-        if num_nodes is not None and num_nodes != edge_index.num_nodes:
-            raise ValueError(f"num_nodes must be that of the connectivity, {edge_index.num_nodes}, or None, got {num_nodes!r}")
-        return edge_index.edge_index, edge_index.num_nodes
+        return edge_index.edge_index, agreed(num_nodes, edge_index.num_nodes, "connectivity")
+    if isinstance(edge_index, Data):
+        edge_index, num_nodes = _of_data(edge_index, num_nodes)
     if not isinstance(edge_index, Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must be an integer tensor [2, E], got {described(edge_index)}")
     if edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
@@ -34,6 +37,23 @@ def read_edges(edge_index: Any, num_nodes: Any) -> tuple[Tensor, int]:
     if low < 0 or high >= largest:
         raise ValueError(f"edge_index must hold node ids in [0, {largest}), got {low} to {high}")
     return edges, high + 1 if num_nodes is None else num_nodes
+
+
+def agreed(num_nodes: Any, own: int, whose: str) -> int:
+    """The number of nodes that a graph knows; a ValueError if another one is given."""
+    if num_nodes is not None and _checks.integer("num_nodes", num_nodes) != own:
+        raise ValueError(f"num_nodes must be that of the {whose}, {own}, or None, got {num_nodes}")
+    return own
+
+
+def _of_data(data: Data, num_nodes: Any) -> tuple[Any, Any]:
+    if data.edge_index is None:
+        if data.get("adj_t") is not None:
+            raise ValueError("edge_index must be given, got a Data with adj_t only: pass its Connectivity, lmn_graph.Connectivity(data)")
+        raise ValueError("edge_index must be an integer tensor [2, E], got a Data without one")
+    if num_nodes is None:
+        return data.edge_index, data.num_nodes
+    return data.edge_index, agreed(num_nodes, data["num_nodes"], "Data") if "num_nodes" in data else num_nodes
 
 
 def read_weight(edge_weight: Any, edges: Tensor, name: str = "edge_weight") -> Tensor | None:
@@ -167,5 +187,7 @@ def require_agreement(edges: Tensor, there: Tensor, back: Tensor) -> None:
 
 
 def described(value: Any) -> str:
-    """What came, for an error message."""
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+    """What came, for an error message, in a few words."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}" if isinstance(value, (bool, int, float)) else type(value).__name__

@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.graph_metrics._edges import (
+    Graph,
     Graphs,
     described,
     read_batch,
@@ -26,7 +27,7 @@ _CLOSE = 1e-3  # how far from 1 the memberships of a node may add up
 
 
 def modularity(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     edge_weight: Tensor | None,
     communities: Tensor,
     *,

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmn_graph.connectivity import Connectivity
-from lmn_graph.graph_metrics._edges import read_batch, read_dtype, read_edges, read_weight, require_symmetric
+from lmn_graph.graph_metrics._edges import Graph, read_batch, read_dtype, read_edges, read_weight, require_symmetric
 from topologies import _checks
 from topologies._graph import Seed, generator_of
 
@@ -27,7 +26,7 @@ class _Paths(NamedTuple):
 
 
 def average_shortest_path_length(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
     sources: int | None = None,
     seed: Seed = 0,
@@ -68,7 +67,7 @@ def average_shortest_path_length(
 
 
 def global_efficiency(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
     sources: int | None = None,
     seed: Seed = 0,
@@ -90,7 +89,7 @@ def global_efficiency(
 
 
 def diameter(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
     sources: int | None = None,
     seed: Seed = 0,

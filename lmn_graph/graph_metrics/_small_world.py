@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from lmn_graph.connectivity import Connectivity
 from lmn_graph.graph_metrics._clustering import average_clustering, transitivity
-from lmn_graph.graph_metrics._edges import read_dtype, read_edges, require_symmetric
+from lmn_graph.graph_metrics._edges import Graph, read_dtype, read_edges, require_symmetric
 from lmn_graph.graph_metrics._paths import average_shortest_path_length
 from lmn_graph.graph_metrics._triangles import Triangles
 from topologies import _checks
@@ -28,10 +27,10 @@ class SmallWorld(NamedTuple):
 
 
 def small_world(
-    edge_index: Tensor | Connectivity,
+    edge_index: Graph,
     *,
-    references: int | Sequence[Tensor | Data] = 5,
-    lattices: Sequence[Tensor | Data] | None = None,
+    references: int | Sequence[Graph] = 5,
+    lattices: Sequence[Graph] | None = None,
     sources: int | None = None,
     seed: Seed = 0,
     num_nodes: int | None = None,
@@ -44,7 +43,8 @@ def small_world(
 
     with T the transitivity, C the mean clustering and L the mean path length; r runs over random references, l over lattice references.
     Given the same references, the formulas are those of ``networkx.sigma`` and ``networkx.omega``. σ > 1 and ω near 0 mean a small world;
-    ω near 1 a random graph, near −1 a lattice. Without triangles σ is NaN or infinite, ω NaN.
+    ω near 1 a random graph, near −1 a lattice. Where the graph has no triangles σ is 0, where only the random references have none it is
+    infinite, and where neither has any it is NaN; ω is NaN where neither the graph nor a lattice has any.
 
     The references made here differ from NetworkX's: random ones are ``topologies.nulls.DegreePreservingRewire`` and may come apart
     (pairs without a path are left out of L); the lattice is :func:`ring_lattice`, of as many nodes and edges but with equal degrees,
@@ -136,5 +136,5 @@ def _mean_clustering(graph: Any) -> Tensor:
 
 
 def _read(graph: Any) -> tuple[Tensor, int]:
-    edges, nodes = read_edges(graph.edge_index, graph.num_nodes) if isinstance(graph, Data) else read_edges(graph, None)
+    edges, nodes = read_edges(graph, None)
     return edges.cpu(), nodes

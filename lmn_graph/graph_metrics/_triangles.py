@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmn_graph.connectivity import Connectivity
-from lmn_graph.graph_metrics._edges import raise_one_way, read_edges, require_agreement
+from lmn_graph.graph_metrics._edges import Graph, raise_one_way, read_edges, require_agreement
 
 _CHUNK = 1 << 18  # wedges or triangles in flight
 
@@ -42,7 +41,7 @@ class Triangles:
         ValueError: for ids out of range or parallel edges.
     """
 
-    def __init__(self, edge_index: Tensor | Connectivity, num_nodes: int | None = None) -> None:
+    def __init__(self, edge_index: Graph, num_nodes: int | None = None) -> None:
         with torch.inference_mode(False):  # triangles first asked for in an evaluation may serve a training later
             self._build(*read_edges(edge_index, num_nodes))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity, lattice_shape
-from lmn_graph.graph_metrics._edges import described, read_edges, read_weight, require_symmetric
+from lmn_graph.graph_metrics._edges import Graph, described, read_edges, read_weight, require_symmetric
 from topologies import _checks
 from topologies._graph import Seed, generator_of
 
@@ -18,7 +18,7 @@ _UNTIE = 1e-9  # how much weights are moved apart, relatively
 
 
 def louvain(
-    graph: Tensor | Data | Connectivity,
+    graph: Graph,
     edge_weight: Tensor | None = None,
     *,
     resolution: float = 1.0,
@@ -68,7 +68,7 @@ def louvain(
 
 
 def leiden(
-    graph: Tensor | Data | Connectivity,
+    graph: Graph,
     edge_weight: Tensor | None = None,
     *,
     resolution: float = 1.0,
@@ -122,7 +122,7 @@ def lattice_blocks(topology: Data, blocks: int | Sequence[int]) -> Tensor:
     """
     shape = lattice_shape(topology) if isinstance(topology, Data) else None
     if shape is None:
-        raise ValueError(f"topology must be a lattice with a shape, got {topology!r}")
+        raise ValueError(f"topology must be a lattice with a shape, got {described(topology)}")
     cuts = [blocks] * len(shape) if not isinstance(blocks, Sequence) or isinstance(blocks, str) else list(blocks)
     if len(cuts) != len(shape):
         raise ValueError(f"blocks must be an int or one per axis ({len(shape)}), got {blocks!r}")
@@ -172,12 +172,9 @@ class SoftCommunities(nn.Module):
 
 def _read(graph: Any, edge_weight: Any, directed: Any, num_nodes: Any) -> tuple[Tensor, Tensor, int, torch.device]:
     """Edges and weights on the CPU, where the methods work, N and where the graph is; an undirected graph with each edge once."""
-    index = graph
     if isinstance(graph, (Data, Connectivity)):
         edge_weight = graph.edge_weight if edge_weight is None else edge_weight
-        num_nodes = graph.num_nodes if num_nodes is None else num_nodes
-        index = graph.edge_index
-    edges, nodes = read_edges(index, num_nodes)
+    edges, nodes = read_edges(graph, num_nodes)
     device, edges = edges.device, edges.cpu()
     given = read_weight(edge_weight.cpu() if isinstance(edge_weight, Tensor) else edge_weight, edges)
     if given is not None and given.ndim != 1:

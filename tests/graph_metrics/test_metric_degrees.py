@@ -12,6 +12,7 @@ from nx_graphs import F64, IDS, KINDS, per_node, sample, samples, symmetric
 from torch_geometric.data import Batch, Data
 
 import topologies
+from lmn_graph import Connectivity, graph_metrics
 from lmn_graph.graph_metrics import connected_components, degree, degree_assortativity, density, reciprocity, rich_club, strength
 
 
@@ -124,3 +125,50 @@ def test_bad_input(case):
     function, arguments, options, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         function(*arguments, **options)
+
+
+LABELS = torch.arange(9) % 3
+OF_A_GRAPH = {
+    **dict.fromkeys(("average_clustering", "average_shortest_path_length", "clustering", "connected_components", "degree"), ()),
+    **dict.fromkeys(("degree_assortativity", "density", "diameter", "global_efficiency", "louvain", "reciprocity", "rich_club"), ()),
+    **dict.fromkeys(("strength", "transitivity", "triangles", "small_world"), ()),
+    "modularity": (None, LABELS),
+    "shuffled_clustering": (torch.ones(30),),
+    "excess_clustering": (torch.ones(30),),
+}
+
+
+@pytest.mark.parametrize("name", list(OF_A_GRAPH))
+def test_a_data_is_taken_for_its_edges_and_nodes(name):
+    """Node 8 has no edge: only the Data knows of it. The same numbers as of the edges, and of a Connectivity."""
+    pairs = [(i, (i + d) % 8) for i in range(8) for d in (1, 2)][:15]
+    edges = symmetric(pairs)
+    data = Data(edge_index=edges, num_nodes=9)
+    function, rest = getattr(graph_metrics, name), OF_A_GRAPH[name]
+    expected = function(edges, *rest, num_nodes=9)
+    for graph in (data, Connectivity(data)):
+        for found in (function(graph, *rest), function(graph, *rest, num_nodes=9)):
+            for value, other in zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected))):
+                assert torch.allclose(value, other, equal_nan=True)
+        with pytest.raises(ValueError, match=r"num_nodes must be that of the (Data|connectivity), 9, or None, got 8"):
+            function(graph, *rest, num_nodes=8)
+    only = Data(adj_t=torch.sparse_coo_tensor(edges, torch.ones(30), (9, 9), check_invariants=True), num_nodes=9)
+    with pytest.raises(ValueError, match=r"got a Data with adj_t only: pass its Connectivity"):
+        function(only, *rest)
+
+
+def test_weights_beside_a_data_are_in_its_order():
+    """Not in the sorted order of a Connectivity, and those that it has itself are left alone."""
+    edges, weight = torch.tensor([[1, 0, 2], [0, 2, 1]]), torch.tensor([1.0, 2.0, 4.0])
+    data = Data(edge_index=edges, edge_weight=10 * weight, num_nodes=3)
+    assert strength(data, weight, directed=True, direction="out").tolist() == [2, 1, 4]
+    assert strength(data, directed=True, direction="out").tolist() == [1, 1, 1]
+    assert degree(Data(edge_index=edges), directed=True, num_nodes=5).tolist() == [2, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize("what", [[torch.zeros(1000)] * 2, {"edges": "x" * 1000}, "x" * 1000, None, 3, Data()])
+def test_errors_are_short(what):
+    """They say what came, and do not print it."""
+    with pytest.raises(ValueError, match="edge_index must be an integer tensor") as error:
+        degree(what)
+    assert len(str(error.value)) < 100

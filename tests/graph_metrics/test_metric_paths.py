@@ -213,6 +213,16 @@ def test_small_world_of_a_graph_on_a_gpu():
         assert torch.stack(found).tolist() == torch.stack(expected).tolist()
 
 
+def test_small_world_without_triangles():
+    """σ is 0 where only the references have triangles, infinite where only the graph has, NaN where none has."""
+    ring, clustered = RING, ring_lattice(9, 18).edge_index
+    sigma = [float(small_world(own, references=[other]).sigma) for own, other in ((ring, clustered), (clustered, ring), (ring, ring))]
+    assert sigma[:2] == [0, float("inf")]
+    assert sigma[2] != sigma[2]
+    assert float(small_world(ring, references=[ring], lattices=[clustered]).omega) == 1
+    assert small_world(ring, references=[ring], lattices=[ring]).omega.isnan()
+
+
 def test_small_world_refuses():
     with pytest.raises(ValueError, match="both directions"):
         small_world(torch.tensor([[0], [1]]), references=[RING])
