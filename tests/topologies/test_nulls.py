@@ -175,6 +175,7 @@ LIQUID = topologies.liquid((6, 3, 3))
     ],
     ids=["topology", "null"],
 )
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12: how a DataLoader starts its workers
 def test_workers_do_not_repeat_each_other(make):
     """Two workers, two epochs: eight different graphs, the same eight from the same seeds; the series of the process itself goes on."""
 
