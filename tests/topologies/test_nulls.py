@@ -398,7 +398,9 @@ def test_dense_graphs():
     dense = topologies.random_regular(12, 10, seed=1)
     found = [DegreePreservingRewire(seed=seed)(dense) for seed in range(10)]
     assert all(degrees(one) == degrees(dense) for one in found)
-    assert sum(edge_set(one) != edge_set(dense) for one in found) > 3  # most swaps fail: now and then nothing has moved
+    # Of 60 pairs 6 are free, and by chance a graph has 1/11 of them as edges: nearly all free pairs end up somewhere else.
+    changed = [len(edge_set(dense) - edge_set(one)) / 2 for one in found]
+    assert min(changed) >= 3
 
 
 def test_large_graphs_too_are_rewired_as_planned():
