@@ -173,6 +173,7 @@ def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         if not bool(value.isfinite().all()):
             raise ValueError("topology.edge_weight must be finite, got NaN or infinity")
+        value = value.clone() if value.data_ptr() == data[field].data_ptr() else value  # weights are changed in place; ours are not
     return _trainable(value).detach()
 
 

@@ -211,3 +211,13 @@ def test_later_edits_of_the_data_do_not_reach_the_connectivity(lattice):
     before = found.edge_index.clone()
     lattice.edge_index.zero_()
     assert torch.equal(found.edge_index, before)
+
+
+def test_later_changes_of_the_data_do_not_reach_the_connectivity(lattice):
+    """Neither edges nor weights: what was validated stays."""
+    lattice.edge_weight = torch.ones(lattice.num_edges)
+    graph = Connectivity(lattice)
+    lattice.edge_weight.zero_()
+    lattice.edge_index.zero_()
+    assert graph.edge_weight.min() == 1
+    assert graph.edge_index.max() == 15
