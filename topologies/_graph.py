@@ -19,10 +19,25 @@ Seed = int | torch.Generator
 
 
 def refuse_too_large(arguments: str, *, nodes: int = 0, edges: int = 0) -> None:
-    """A ValueError where a graph would have more nodes or edges than int32 can number; to be called before anything is built."""
+    """A ValueError where a graph would have more nodes or edges than int32 can number, or not fit into the memory that is free.
+
+    To be called before anything is built.
+    """
     for count, what in ((nodes, "nodes"), (edges, "edges")):
         if count > LIMIT:
             raise ValueError(f"{arguments} must give at most {LIMIT:,} {what}, got {count:,}: choose smaller ones")
+    refuse_without_memory(arguments, 8 * nodes + 24 * edges)
+
+
+def refuse_without_memory(arguments: str, size: int) -> None:
+    """A ValueError where ``size`` bytes are more than the memory that is free: a system that runs out of it kills the process."""
+    if size < 2**28:
+        return
+    import psutil  # comes with torch_geometric
+
+    if size > (free := psutil.virtual_memory().available):
+        needed = f"{size / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free"
+        raise ValueError(f"{arguments} would take {needed}: choose smaller ones")
 
 
 def generator_of(seed: Any) -> torch.Generator:

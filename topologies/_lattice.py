@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from topologies import _checks
-from topologies._graph import LIMIT
+from topologies._graph import LIMIT, refuse_without_memory
 
 Metric = Literal["chebyshev", "manhattan", "euclidean"]
 Boundary = Literal["periodic", "open"]
@@ -117,6 +117,8 @@ def grid(
     for count, what in ((num_nodes, "nodes"), (num_edges, "edges")):
         if count > LIMIT:
             raise ValueError(f"L={L!r}, dim={dim}, radius={radius!r} must give at most {LIMIT:,} {what}, got more: choose smaller ones")
+    width = torch.get_default_dtype().itemsize * len(axes)
+    refuse_without_memory(f"L={L!r}, dim={dim}, radius={radius!r}", num_nodes * width + num_edges * (24 + width))
     return _build(axes, num_nodes, num_edges, *_ports(axes, metric, budget, loops))
 
 
