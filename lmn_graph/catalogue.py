@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -37,9 +38,10 @@ REGISTRIES: dict[str, Registry[Any]] = {
 
 
 def first_line(entry: Callable[..., Any]) -> str:
-    """The first paragraph of a docstring on one line."""
+    """The first paragraph of a docstring on one line, without markup."""
     text = " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
-    return text.replace("``", "")
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("``", "")
+    return re.sub(r"[,:]$", "", re.sub(r"\. One step, in this order:$", ".", text))
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -183,6 +183,7 @@ def _carry_out(folder: Any, job: Callable[[], Run]) -> int:
         return 130
     _print_metrics(run.metrics)
     record = run.record
+    print(record["data"])
     print(f"{record['parameters']:,} parameters, {record['epochs']} epochs, {record['seconds']:.0f} s; everything is in {run.folder}")
     return 0
 

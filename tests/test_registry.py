@@ -126,3 +126,13 @@ def test_importing_the_library_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_line_of_a_part_is_plain_text():
+    """No markup of docstrings, no colon that announces an equation."""
+    from lmn_graph.catalogue import catalogue
+
+    for entries in catalogue().values():
+        for name, text in entries.items():
+            assert "`" not in text, name
+            assert not text.endswith((",", ":")), name
