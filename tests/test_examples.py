@@ -37,7 +37,7 @@ def worm(tmp_path_factory):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"plain_loop.py", "avalanche.py", "structure.py", "connectome.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py"}
 
 
 def test_plain_loop_learns(tmp_path):
@@ -47,6 +47,11 @@ def test_plain_loop_learns(tmp_path):
 def test_an_avalanche_is_drawn(tmp_path):
     assert "spikes per step" in run("avalanche.py", tmp_path, "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_gallery_is_drawn(tmp_path):
+    assert "16 topologies in a.png" in run("gallery.py", tmp_path, "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 100_000
 
 
 def test_each_structural_loss_changes_the_learned_graph(tmp_path):

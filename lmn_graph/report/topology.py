@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch_geometric.data import Data
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.report.layout import circle, layout
 from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_figure
+from topologies import _checks
 
 _NODES, _EDGES = 20_000, 12_000  # drawn at most; more would be a blot
 _TILT = 0.55  # the angle from one axis of a lattice with four or more to the next
@@ -34,20 +36,50 @@ def draw_topology(path: str | Path, topology: Data, *, title: str = "") -> None:
         ValueError: if the graph is not valid or has positions that are not finite.
     """
     graph = Connectivity(topology).cpu()
-    place, displacement = place_nodes(graph)
-    if graph.pos is not None:
-        place = _apart(place, topology.get("column"))
-    flat = place.size(1) == 2
     with new_figure(path, 1, 1, (9.6, 6.2)) as (figure, axes):
         axes[0, 0].remove()
         cells = figure.add_gridspec(2, 2, width_ratios=(2.4, 1))
-        main = figure.add_subplot(cells[:, 0], projection=None if flat else "3d")
-        _draw_edges(main, graph, place, displacement)
-        _draw_nodes(main, topology, graph, place)
-        _bare(main, place)
+        main = _draw_graph(figure, cells[:, 0], topology, graph)
         main.set_title(title or f"{graph.name}: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges", color=INK)
         _draw_degrees(figure.add_subplot(cells[0, 1]), graph, _Colours(topology, graph))
         _draw_adjacency(figure.add_subplot(cells[1, 1]), graph)
+
+
+def draw_gallery(path: str | Path, graphs: Mapping[str, Data], *, columns: int = 4) -> None:
+    """Draw graphs side by side, each as :func:`draw_topology` does, without what stands beside it and without a legend.
+
+    Args:
+        path: the picture.
+        graphs: heading → graph, at least one.
+        columns: how many in a row, ≥ 1.
+
+    Raises:
+        ValueError: if there is no graph, or as :func:`draw_topology`.
+    """
+    columns = _checks.integer("columns", columns, minimum=1)
+    if not graphs:
+        raise ValueError("graphs must hold at least one graph, got none")
+    rows = -(-len(graphs) // columns)
+    with new_figure(path, 1, 1, (2.6 * columns, 2.75 * rows)) as (figure, axes):
+        axes[0, 0].remove()
+        cells = figure.add_gridspec(rows, columns)
+        for number, (title, topology) in enumerate(graphs.items()):
+            axis = _draw_graph(figure, cells[number // columns, number % columns], topology, Connectivity(topology).cpu(), small=True)
+            axis.set_title(title, color=INK, loc="center", fontweight="normal")
+
+
+def _draw_graph(figure: Any, cell: Any, topology: Data, graph: Connectivity, small: bool = False) -> Any:
+    """The nodes and edges in a cell of the figure; the axis."""
+    place, displacement = place_nodes(graph)
+    if graph.pos is not None:
+        place = _apart(place, topology.get("column"))
+    axis = figure.add_subplot(cell, projection=None if place.size(1) == 2 else "3d")
+    _draw_edges(axis, graph, place, displacement)
+    _draw_nodes(axis, topology, graph, place, 0.3 if small else 1.0)
+    _bare(axis, place)
+    if small and axis.get_legend() is not None:
+        axis.get_legend().remove()
+    return axis
 
 
 def place_nodes(graph: Connectivity) -> tuple[Tensor, Tensor]:
@@ -152,11 +184,11 @@ class _Colours:
         return list(zip(names, self.of(kinds)))
 
 
-def _draw_nodes(axis: Any, topology: Data, graph: Connectivity, place: Tensor) -> None:
+def _draw_nodes(axis: Any, topology: Data, graph: Connectivity, place: Tensor, scale: float) -> None:
     from matplotlib.lines import Line2D
 
     chosen, colours = _evenly(graph.num_nodes, _NODES), _Colours(topology, graph)
-    size = min(60.0, max(2.0, (2600 if place.size(1) == 2 else 6000) / graph.num_nodes))
+    size = scale * min(60.0, max(2.0, (2600 if place.size(1) == 2 else 6000) / graph.num_nodes))
     style: dict[str, Any] = {"s": size, "linewidths": 0, "zorder": 2}
     if place.size(1) == 3:
         style["depthshade"] = False
@@ -166,7 +198,7 @@ def _draw_nodes(axis: Any, topology: Data, graph: Connectivity, place: Tensor) -
         ports = topology.get(field)
         if isinstance(ports, Tensor) and ports.numel():
             rim = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.2, "zorder": 3}
-            axis.scatter(*place[ports.cpu()].T.numpy(), s=size + 16 + 14 * (field == "input_index"), label=field, **rim)
+            axis.scatter(*place[ports.cpu()].T.numpy(), s=size + scale * (16 + 14 * (field == "input_index")), label=field, **rim)
     handles = axis.get_legend_handles_labels()[0]
     handles += [Line2D([], [], marker="o", linestyle="", color=colour, label=name[:28]) for name, colour in colours.legend()]
     if graph.edge_weight is not None and bool((graph.edge_weight < 0).any()):

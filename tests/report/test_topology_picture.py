@@ -14,7 +14,7 @@ import topologies
 from lmn_graph import TOPOLOGIES, Connectivity
 from lmn_graph.report import topology as report
 from lmn_graph.report.layout import layout
-from lmn_graph.report.topology import draw_topology
+from lmn_graph.report.topology import draw_gallery, draw_topology
 
 
 def size(path):
@@ -27,6 +27,21 @@ def size(path):
 def test_every_topology_can_be_drawn(name, tmp_path):
     draw_topology(tmp_path / "a.png", small(name, tmp_path))
     assert min(size(tmp_path / "a.png")) > 500
+
+
+def test_a_gallery_has_a_panel_for_every_graph(tmp_path):
+    """Flat and in space, in rows of so many."""
+    graphs = {"a": topologies.grid(3, 3), "b": topologies.raster(3, 2), "c": topologies.complete(4)}
+    draw_gallery(tmp_path / "row.png", graphs, columns=3)
+    draw_gallery(tmp_path / "column.png", graphs, columns=1)
+    row, column = size(tmp_path / "row.png"), size(tmp_path / "column.png")
+    assert row[0] > 2 * column[0]
+    assert column[1] > 2 * row[1]
+    with pytest.raises(ValueError, match="graphs must hold at least one graph, got none"):
+        draw_gallery(tmp_path / "none.png", {})
+    with pytest.raises(ValueError, match="columns must be an integer >= 1, got 0"):
+        draw_gallery(tmp_path / "none.png", graphs, columns=0)
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_graphs_without_positions_edges_or_size_are_drawn(graph, tmp_path):
