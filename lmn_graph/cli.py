@@ -124,30 +124,10 @@ def _dispatch(arguments: list[str]) -> int:
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     for plugin in known.plugin:
-        _import_plugin(plugin)
+        from lmn_graph.plugins import import_plugin
+
+        import_plugin(plugin)
     return _COMMANDS[known.command](known, rest)
-
-
-def _import_plugin(name: str) -> None:
-    """Import what the user asked for by name: the only place where a command line imports anything."""
-    import importlib
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(name)
-    try:
-        if path.suffix != ".py":
-            importlib.import_module(name)
-            return
-        # A name of its own: my_rule.py must not stand in for a module that others import.
-        spec = importlib.util.spec_from_file_location(f"lmn_plugin_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody else's module raises
-        raise ValueError(f"plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _train(known: argparse.Namespace, rest: list[str]) -> int:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_runs import RULE, blobs, prices
 
-from lmn_graph.cli import _import_plugin
+from lmn_graph.plugins import import_plugin
 from lmn_graph.report import plots
 from lmn_graph.rules import RULES
 from lmn_graph.training import configure, train
@@ -20,7 +20,7 @@ def leaky_tanh(tmp_path_factory):
     """A rule that does not spike."""
     path = tmp_path_factory.mktemp("plugin") / "leaky.py"
     path.write_text(RULE)
-    _import_plugin(str(path))
+    import_plugin(str(path))
     yield
     RULES._entries.pop("LeakyTanh")
 
