@@ -54,6 +54,7 @@ def test_help_lists_the_options_of_the_topology(lmn):
         assert f"--{name} " in out
     assert "required" in out
     assert "default 0.1" in out
+    assert "default [0.3, 0.2, 0.4, 0.1]" in lmn("topology", "liquid", "--help")[1]
 
 
 @pytest.mark.parametrize(

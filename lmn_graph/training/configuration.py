@@ -84,21 +84,27 @@ def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[
     parser, known = _parser(merged)
     _refuse_unknown(merged, known, arguments)
     values = flatten(_parse(parser, known, merged, arguments))
-    return _described(known, {key: f"here {to_yaml(values[key])}" for key in known})
+    return _described(known, {key: f"here {_inline(values[key])}" for key in known})
 
 
 def describe_part(kind: str, name: str) -> str:
     """Every option of one part of :data:`PARTS`, its type, what it does and its default."""
     known = {option.name: option for option in options(PARTS[kind][name], GIVEN, NESTED)}
-    return _described(known, {key: "required" if o.default is REQUIRED else f"default {to_yaml(o.default)}" for key, o in known.items()})
+    return _described(known, {key: "required" if o.default is REQUIRED else f"default {_inline(o.default)}" for key, o in known.items()})
 
 
 def _described(known: dict[str, Option], remarks: dict[str, str]) -> str:
     lines = []
     for key, option in known.items():
-        lines.append(f"  --{key.removesuffix('.name')} ({spell(option.type)}; {remarks[key].splitlines()[0]})")
+        lines.append(f"  --{key.removesuffix('.name')} ({spell(option.type)}; {remarks[key]})")
         lines += textwrap.wrap(option.help, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
+
+
+def _inline(value: Any) -> str:
+    """A value as YAML on one line."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6).splitlines()[0]
 
 
 def _merged(preset: str | None, files: Sequence[str], arguments: Sequence[str]) -> tuple[Config, list[str]]:
