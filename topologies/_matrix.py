@@ -33,7 +33,8 @@ def from_adjacency(matrix: Any, *, name: str = "graph", dtype: torch.dtype | Non
     **The row is the source, the column the target**, as in NetworkX and in PyG's ``to_scipy_sparse_matrix`` and ``dense_to_sparse``;
     a rule's :math:`w_{ij}`, from j into i, and PyG's ``adj_t`` are the transpose: give ``matrix.T`` or ``adj_t.t()``.
 
-    In a dense matrix 0 is no edge; in a sparse one every stored entry is an edge, a stored 0 too, and entries stored twice are summed.
+    In a dense matrix 0 is no edge, nor in the blocks of a BSR or BSC one; in other sparse ones every stored entry is an edge, a stored 0
+    too, and entries stored twice are summed.
     There is an ``edge_weight`` unless every weight is 1.
 
     Args:
@@ -151,10 +152,19 @@ def entries(matrix: Any) -> Entries:
     else:
         found = _of_tensor(_dense(matrix))
     row, column, value, shape = found
+    if value is not None and _in_blocks(matrix):  # what fills up a block was not stored as an entry
+        kept = value != 0
+        row, column, value = row[kept], column[kept], value[kept]
     if value is not None and (value.is_complex() or value.is_quantized):
         raise ValueError(f"matrix must hold real numbers, got {value.dtype}")
     value = None if value is None or value.dtype == torch.bool else value.detach()
     return Entries(row.detach().long(), column.detach().long(), value, shape)
+
+
+def _in_blocks(matrix: Any) -> bool:
+    if isinstance(matrix, Tensor):
+        return matrix.layout in (torch.sparse_bsr, torch.sparse_bsc)
+    return getattr(matrix, "format", None) == "bsr"
 
 
 def _of_tensor(matrix: Tensor) -> Entries:

@@ -42,6 +42,7 @@ def dense(data):
 
 
 @hypothesis.given(matrices())
+@hypothesis.example(np.array([[0.0, 1.0], [1.0, 1.0]]))  # one block in BSR, which stores the zero
 def test_every_kind_of_matrix_is_the_same_graph(matrix):
     kinds = [matrix, matrix.tolist(), matrix.astype(np.float32), torch.tensor(matrix)]
     kinds += [scipy.sparse.coo_array(matrix).asformat(kind) for kind in FORMATS]
@@ -151,3 +152,13 @@ def test_other_arguments_are_checked():
         from_scipy(scipy.sparse.eye_array(2), dtype=torch.int32)
     with pytest.raises(ValueError, match=r"data must be a torch_geometric\.data\.Data, got ndarray"):
         to_scipy(np.eye(2))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_bsr, torch.sparse_bsc])
+def test_zeros_that_fill_up_a_block_are_no_edges(layout):
+    matrix = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        blocks = matrix.to_sparse(layout=layout, blocksize=(2, 2))
+    found = from_adjacency(blocks)
+    assert found.edge_index.tolist() == [[1, 0, 1, 3], [0, 1, 1, 3]]
+    assert found.edge_weight.tolist() == [1, 1, 1, 2]
