@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import hypothesis
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +13,9 @@ from torch_geometric.typing import WITH_TORCH_SCATTER, WITH_TORCH_SPARSE
 
 import topologies
 
+# No test of this suite is timed: a busy machine is no failure. In CI the same examples are drawn every time; elsewhere new ones.
+hypothesis.settings.register_profile("lmn", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("lmn")
 torch.set_num_threads(1)  # the tests' tensors are small: on a busy machine a second thread costs many times what it saves
 
 
