@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from small_projectors import in_shape, small_projector
 from small_topologies import arguments_of, small
 from torch import Tensor
 from torch_geometric.data import Batch, Data
@@ -110,9 +111,9 @@ def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path)
     graph = small(topology, tmp_path)
     heard = False
     steps = graph.num_nodes + 2  # enough to cross it
-    for projector, readout in itertools.product(PROJECTORS.values(), READOUTS.values()):
-        parts = projector((5,), graph), SpikingSOC(graph), readout(graph, 3, steps)
-        x = torch.rand(2, 5, requires_grad=True)
+    for projector, readout in itertools.product(PROJECTORS, READOUTS.values()):
+        parts = small_projector(projector, graph), SpikingSOC(graph), readout(graph, 3, steps)
+        x = torch.rand(2, *in_shape(projector), requires_grad=True)
         prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
         assert prediction.shape == (2, 3)
         prediction.square().sum().backward()

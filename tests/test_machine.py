@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from small_projectors import in_shape, small_projector
 
 import topologies
 from lmn_graph import Connectivity, LatticeMachine, Output, rollout
@@ -159,10 +160,10 @@ def test_every_combination_of_parts_fits(projector, rule, readout, some_graph):
         return
     bound = RULES[rule](some_graph)
     machine = LatticeMachine(
-        some_graph, PROJECTORS[projector]((5,), some_graph, channels=bound.channels), bound,
+        some_graph, small_projector(projector, some_graph, channels=bound.channels), bound,
         READOUTS[readout](some_graph, 2, 3, channels=bound.channels), steps=3,
     )  # fmt: skip
-    prediction = machine(torch.randn(2, 5)).prediction
+    prediction = machine(torch.randn(2, *in_shape(projector))).prediction
     prediction.sum().backward()
     assert prediction.shape == (2, 2)
     assert bool(prediction.isfinite().all())

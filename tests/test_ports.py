@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_projectors import in_shape, small_projector
 from torch_geometric.data import Data
 
 import topologies
@@ -28,10 +29,11 @@ def ported(request):
 @pytest.mark.parametrize("channels", [None, 2])
 def test_the_drive_is_zero_everywhere_but_at_the_input_ports(name, channels, ported):
     tail = () if channels is None else (channels,)
-    drive = PROJECTORS[name]((4,), ported, channels=channels)(torch.rand(3, 4))
+    x = torch.rand(3, *in_shape(name))
+    drive = small_projector(name, ported, channels=channels)(x)
     assert drive.shape == (3, 12, *tail)
     assert drive.detach().abs().sum(0).reshape(12, -1).sum(1).nonzero().flatten().tolist() == sorted(INPUTS)
-    everywhere = PROJECTORS[name]((4,), ported, channels=channels, ports=False)(torch.rand(3, 4))
+    everywhere = small_projector(name, ported, channels=channels, ports=False)(x)
     assert bool((everywhere != 0).all())
 
 

@@ -1,7 +1,8 @@
 """Projectors: from an input batch to the drive of a graph."""
 
+from lmn_graph.projectors.backbone import Backbone
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from lmn_graph.projectors.cp_tensor import CPTensor
 from lmn_graph.projectors.linear import Linear
 
-__all__ = ["PROJECTORS", "CPTensor", "Linear", "Projector"]
+__all__ = ["PROJECTORS", "Backbone", "CPTensor", "Linear", "Projector"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_projectors import in_shape, small_projector
 from torch_geometric.data import Data
 
 import topologies
@@ -16,7 +17,7 @@ every_projector = pytest.mark.parametrize("name", list(PROJECTORS))
 @pytest.mark.parametrize("channels", [None, 3])
 def test_the_drive_has_one_entry_per_node_and_channel(name, channels, graph):
     """Also for one sample, for none, and with a gradient to the input and to every parameter."""
-    projector = PROJECTORS[name]((2, 3), graph, channels=channels)
+    projector = small_projector(name, graph, (2, 3), channels=channels)
     tail = (graph.num_nodes,) if channels is None else (graph.num_nodes, channels)
     for batch in (4, 1, 0):
         assert projector(torch.rand(batch, 2, 3)).shape == (batch, *tail)
@@ -28,8 +29,8 @@ def test_the_drive_has_one_entry_per_node_and_channel(name, channels, graph):
 
 @every_projector
 def test_a_state_dict_restores_the_projector(name, lattice):
-    one, two = (PROJECTORS[name]((5,), lattice) for _ in range(2))
-    x = torch.rand(2, 5)
+    one, two = (small_projector(name, lattice) for _ in range(2))
+    x = torch.rand(2, *in_shape(name))
     assert not torch.equal(one(x), two(x))
     two.load_state_dict(one.state_dict())
     assert torch.equal(one(x), two(x))
@@ -114,7 +115,7 @@ def test_a_bad_argument_is_named(name, arguments, message, lattice):
 
 @every_projector
 def test_input_of_another_shape_is_refused(name, lattice):
-    projector = PROJECTORS[name]((2, 3), lattice)
+    projector = small_projector(name, lattice, (2, 3))
     for x, got in ((torch.rand(4, 3, 2), r"\(4, 3, 2\)"), (torch.rand(6), r"\(6,\)"), (torch.tensor(1.0), r"\(\)"), ([1.0], "list")):
         with pytest.raises(ValueError, match=rf"x must have shape \[B, 2, 3\], got {got}"):
             projector(x)

@@ -1,0 +1,22 @@
+"""What every registered projector can be built for in a test: the shape of a sample, and options that keep it small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_geometric.data import Data
+
+from lmn_graph.projectors import PROJECTORS, Projector
+
+IN_SHAPES: dict[str, tuple[int, ...]] = {"Backbone": (4, 5)}  # of those that do not take any shape
+OPTIONS: dict[str, dict[str, Any]] = {"Backbone": {"model": "shufflenet_v2_x0_5"}}
+
+
+def in_shape(name: str) -> tuple[int, ...]:
+    """Shape of one sample that the projector takes."""
+    return IN_SHAPES.get(name, (5,))
+
+
+def small_projector(name: str, topology: Data, shape: tuple[int, ...] | None = None, **options: Any) -> Projector:
+    """The projector ``name`` for samples of ``shape``, or of :func:`in_shape`."""
+    return PROJECTORS[name](shape or in_shape(name), topology, **OPTIONS.get(name, {}), **options)
