@@ -102,7 +102,8 @@ class Backbone(Projector):
             pictures = x.unsqueeze(1) if len(self.in_shape) == 2 else x
             if self.size is not None:
                 pictures = nn.functional.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
-            return self.network((pictures - self.mean) / self.deviation)
+            normal = (pictures - self.mean) / self.deviation
+            return self.network(normal.contiguous(memory_format=torch.channels_last))
 
     def project(self, x: Tensor) -> Tensor:
         features = self.features(x)
@@ -169,7 +170,7 @@ def _frozen(network: nn.Module, *, saved: bool) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.num_batches_tracked = None  # of training alone
             module.track_running_stats = False  # or it asks every state_dict for that number; it goes on to use its statistics
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)  # convolutions on a CPU are up to a third faster
 
 
 def _read(model: str, weights: str, head: str) -> dict[str, Tensor]:
