@@ -10,6 +10,7 @@ from ._loading import load, resolve
 from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
 from ._pictures import PictureEncoder
+from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
 from .base import DATASETS, ENCODERS, Encoder, Inputs, Split, Splits
@@ -33,5 +34,6 @@ __all__ = [
     "load",
     "mnist",
     "resolve",
+    "synthetic_pictures",
     "table",
 ]

@@ -40,7 +40,7 @@ def test_import_is_light() -> None:
 
 
 def test_registered_names() -> None:
-    assert list(data.DATASETS) == ["digits", "fashion-mnist", "mnist"]
+    assert list(data.DATASETS) == ["digits", "fashion-mnist", "mnist", "synthetic-pictures"]
     assert list(data.ENCODERS) == ["arrays", "pictures", "table"]
 
 
@@ -175,7 +175,7 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     ("spec", "message"),
     [
         ("didgits", "neither a dataset nor a path; did you mean 'digits'"),
-        ("quux", "neither a dataset nor a path; known: digits, fashion-mnist, mnist"),
+        ("quux", "neither a dataset nor a path; known: digits, fashion-mnist, mnist, synthetic-pictures"),
         ("missing.csv", "'missing.csv' does not exist; expected"),
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("", "data must be the name"),
