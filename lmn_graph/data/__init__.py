@@ -6,14 +6,19 @@ from ._arrays import arrays
 from ._columns import Column, TableEncoder
 from ._digits import digits
 from ._folder import folder
-from ._loading import load, resolve
+from ._helena import helena
+from ._imagenet import imagenet
+from ._loading import load, make_specimen, resolve
+from ._mackey_glass import mackey_glass
 from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
 from ._pictures import PictureEncoder
+from ._series import SeriesEncoder, series
+from ._specimen import specimen
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
-from .base import DATASETS, ENCODERS, Encoder, Inputs, Split, Splits
+from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Split, Splits
 
 __all__ = [
     "DATASETS",
@@ -22,7 +27,9 @@ __all__ = [
     "Column",
     "Encoder",
     "Inputs",
+    "MissingData",
     "PictureEncoder",
+    "SeriesEncoder",
     "Split",
     "Splits",
     "TableEncoder",
@@ -31,9 +38,15 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "folder",
+    "helena",
+    "imagenet",
     "load",
+    "mackey_glass",
+    "make_specimen",
     "mnist",
     "resolve",
+    "series",
+    "specimen",
     "synthetic_pictures",
     "table",
 ]

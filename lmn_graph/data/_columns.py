@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ._csv import CsvFile, read
+from ._arff import read_table
+from ._csv import CsvFile
 from ._target import LARGEST, moments
 from .base import ENCODERS, Encoder, Inputs
 
@@ -128,7 +129,7 @@ def _parse(words: np.ndarray) -> np.ndarray:
 @ENCODERS.register(name="table")
 @dataclass(frozen=True)
 class TableEncoder(Encoder):
-    """A delimited file as x [n, F].
+    """A table, delimited text or ARFF, as x [n, F].
 
     Args:
         target: what is predicted.
@@ -142,7 +143,7 @@ class TableEncoder(Encoder):
     separator: str | None = None
 
     kind: ClassVar[str] = "table"
-    accepts: ClassVar[str] = "a .csv or .tsv file, its first line naming the columns; the target may be absent"
+    accepts: ClassVar[str] = "a .csv or .tsv file, its first line naming the columns, or an .arff file; the target may be absent"
 
     @property
     def features(self) -> list[str]:
@@ -154,7 +155,7 @@ class TableEncoder(Encoder):
         return (len(self.features),)
 
     def encode(self, path: str | Path) -> Inputs:
-        file = read(path, separator=self.separator, text=[column.name for column in self.columns if column.kind == "category"])
+        file = read_table(path, separator=self.separator, text=[column.name for column in self.columns if column.kind == "category"])
         absent = [column.name for column in self.columns if column.name not in file.header]
         if absent:
             raise ValueError(f"{file.path} lacks the column(s) {', '.join(map(repr, absent))}; it has {', '.join(map(repr, file.header))}")

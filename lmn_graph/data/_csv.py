@@ -26,12 +26,16 @@ ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A file and its rows as columns; row r of the frame stands at ``line(r)`` of the file."""
+    """A file and its rows as columns; row r of the frame begins at ``lines[r]`` of the file.
+
+    ``nominal`` are the columns whose values the file itself declares to be names.
+    """
 
     path: Path
     separator: str
     header: list[str]
     frame: pandas.DataFrame
+    nominal: frozenset[str] = frozenset()
 
     @cached_property
     def lines(self) -> list[int]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from lmn_graph.registry import did_you_mean
 
+from ._arff import TABLE_ENDINGS
 from ._arrays import arrays
-from ._csv import ENDINGS
 from ._folder import folder
+from ._series import series
 from ._table import table
 from .base import DATASETS, Splits
 
@@ -20,7 +21,8 @@ from .base import DATASETS, Splits
 def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
     """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
 
-    A registered name wins; then an existing path: .csv, .tsv (.gz) → ``table``, a folder → ``folder``, .npz → ``arrays``.
+    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``folder``, .npz → ``arrays``,
+    .npy → ``series``.
 
     Raises:
         ValueError: if it is neither, saying what is accepted.
@@ -31,7 +33,7 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
         return DATASETS[str(spec)], {}
     path = Path(spec).expanduser()
     name = path.name.lower()
-    accepted = f"a .csv or .tsv file (.gz too), a folder of class folders, an .npz file, or one of {', '.join(DATASETS)}"
+    accepted = f"a .csv, .tsv or .arff file (.gz too), a folder of class folders, an .npz or .npy file, or one of {', '.join(DATASETS)}"
     if not os.path.exists(path):
         if path.suffix or len(path.parts) > 1:
             raise ValueError(f"data {str(spec)!r} does not exist; expected {accepted}")
@@ -40,10 +42,12 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
         )
     if path.is_dir():
         return folder, {"path": str(path)}
-    if name.endswith(ENDINGS):
+    if name.endswith(TABLE_ENDINGS):
         return table, {"path": str(path)}
     if name.endswith(".npz"):
         return arrays, {"path": str(path)}
+    if name.endswith(".npy"):
+        return series, {"path": str(path)}
     raise ValueError(f"data {str(spec)!r} is of no known kind; expected {accepted}")
 
 
@@ -53,9 +57,26 @@ def load(spec: str | Path, **options: Any) -> Splits:
     Raises:
         ValueError: for an unknown spec or option, and for what the function refuses.
     """
+    function, fixed = _checked(spec, options)
+    return function(**fixed, **options)
+
+
+def make_specimen(spec: str | Path, **options: Any) -> Splits | None:
+    """Made-up rows of the dataset's input shape, task and classes, drawn from its ``seed``; its name says what they are.
+
+    Arguments are those of ``load``. None where ``spec`` has no specimen: a user's own file, or a dataset without one.
+    """
+    function, _ = _checked(spec, options)
+    make = getattr(function, "specimen", None)
+    defaults = {name: given.default for name, given in inspect.signature(function).parameters.items()}
+    return None if make is None else make(str(spec), {**defaults, **options})
+
+
+def _checked(spec: str | Path, options: dict[str, Any]) -> tuple[Callable[..., Splits], dict[str, Any]]:
+    """What ``resolve`` finds, if it has all of the options."""
     function, fixed = resolve(spec)
     known = [name for name in inspect.signature(function).parameters if name not in fixed]
     for option in options:
         if option not in known:
             raise ValueError(f"data {str(spec)!r} has no option {option!r}{did_you_mean(option, known)}")
-    return function(**fixed, **options)
+    return function, fixed

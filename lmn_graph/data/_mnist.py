@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import zlib
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
 
 from topologies import _checks
 
+from . import _openml as openml
 from ._pictures import PictureEncoder
+from ._specimen import specimen
 from ._splitting import hold_out
 from ._target import Target
-from .base import DATASETS, Split, Splits
+from .base import DATASETS, MissingData, Split, Splits
 
 Source = Literal["torchvision", "openml"]
 Published = tuple[np.ndarray, np.ndarray, int]
@@ -27,6 +24,7 @@ OPENML_TEST_ROWS = 10_000  # the last of the 70,000 rows, in the publisher's ord
 
 
 @DATASETS.register
+@specimen(lambda options: _encoder("MNIST"))
 def mnist(
     root: str = "data",
     *,
@@ -53,6 +51,7 @@ def mnist(
 
 
 @DATASETS.register(name="fashion-mnist")
+@specimen(lambda options: _encoder("FashionMNIST"))
 def fashion_mnist(
     root: str = "data",
     *,
@@ -98,14 +97,14 @@ def _published(name: str, root: str, download: bool, source: Source, train_size:
         _, train = hold_out(train, train_size, generator, labels)
     rows = (train, validation, np.arange(published, len(images)))
     parts = [Split(torch.from_numpy(images[part]).float() / 255, torch.from_numpy(labels[part])) for part in rows]
-    encoder = PictureEncoder(Target.classification("class", _classes(name)), (28, 28))
-    return Splits({"FashionMNIST": "fashion-mnist"}.get(name, "mnist"), parts[0], parts[1], parts[2], encoder)
+    return Splits({"FashionMNIST": "fashion-mnist"}.get(name, "mnist"), parts[0], parts[1], parts[2], _encoder(name))
 
 
-def _classes(name: str) -> list[str]:
+def _encoder(name: str) -> PictureEncoder:
     from torchvision.datasets import FashionMNIST
 
-    return list(FashionMNIST.classes) if name == "FashionMNIST" else [str(digit) for digit in range(10)]
+    classes = list(FashionMNIST.classes) if name == "FashionMNIST" else [str(digit) for digit in range(10)]
+    return PictureEncoder(Target.classification("class", classes), (28, 28))
 
 
 def _read_torchvision(name: str, root: Path, download: bool) -> Published:
@@ -116,7 +115,7 @@ def _read_torchvision(name: str, root: Path, download: bool) -> Published:
     paths = [folder / archive.removesuffix(".gz") for archive, _ in dataset.resources]
     missing = [path.name for path in paths if not path.is_file()]
     if missing and not download:
-        raise ValueError(
+        raise MissingData(
             f"root {str(root)!r}: {name} lacks {', '.join(missing)} in {folder}; pass download=True to fetch the publisher's files, "
             f"or root=, the folder that holds {name}/raw"
         )
@@ -142,40 +141,9 @@ def _check_idx(path: Path, dims: int) -> None:
 
 
 def _read_openml(name: str, root: Path, download: bool) -> Published:
-    from sklearn.datasets import fetch_openml
-
-    if not download:
-        _check_openml(name, root)
-    try:
-        # Read all as bytes: an eighth of the memory, and scikit-learn 1.9 trips over nominal numbers with pandas 3.1 (its issue 34892).
-        bunch = fetch_openml(data_id=OPENML_IDS[name], data_home=str(root), as_frame=False, read_csv_kwargs={"dtype": "uint8"})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} cannot be had from OpenML into {root}: {error}") from error
+    bunch = openml.fetch(name, OPENML_IDS[name], root, download, "source='torchvision'", "uint8")
     images = bunch.data.reshape(len(bunch.data), 28, -1)
     return _checked(str(root / "openml"), images, bunch.target, len(images) - OPENML_TEST_ROWS)
-
-
-def _check_openml(name: str, root: Path) -> None:
-    """Refuse a cache from which scikit-learn would have to download something."""
-    site = root / "openml" / "openml.org"
-    api = "api/v1/json/data"
-    paths = [site / f"{api}{kind}/{OPENML_IDS[name]}.gz" for kind in ("", "/features", "/qualities")]
-    advice = f"pass download=True to fetch {name} (data set {OPENML_IDS[name]}) from openml.org, or source='torchvision'"
-    missing = [path for path in paths if not path.is_file()]
-    if not missing:
-        try:
-            description = json.loads(gzip.decompress(paths[0].read_bytes()))["data_set_description"]
-            data = site / (urlparse(description["url"]).path.lstrip("/") + ".gz")
-            if data.is_file():
-                with gzip.open(data) as file:
-                    whole = hashlib.file_digest(file, "md5").hexdigest() == description["md5_checksum"]
-                if not whole:
-                    raise ValueError("its checksum is wrong")
-                return
-            missing = [data]
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"root {str(root)!r}: the copy in {site} is damaged ({error!r}); {advice}") from error
-    raise ValueError(f"root {str(root)!r}: {', '.join(map(str, missing))} is missing; {advice}")
 
 
 def _checked(where: str, images: np.ndarray, labels: np.ndarray, published: int) -> Published:

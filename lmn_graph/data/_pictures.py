@@ -32,8 +32,13 @@ def find_pictures(folder: Path) -> Iterator[Path]:
 
 def read_pictures(paths: Iterable[Path], size: tuple[int, int], mode: str) -> torch.Tensor:
     """Grey values in [0, 1]: float32 [n, height, width] for mode "L", [n, 3, height, width] for "RGB"."""
-    stack = torch.from_numpy(np.stack([_read_picture(path, size, mode) for path in paths]))
-    return (stack if mode == "L" else stack.permute(0, 3, 1, 2)).contiguous().float() / 255
+    found = list(paths)
+    stack = np.empty((len(found), *size) if mode == "L" else (len(found), 3, *size), dtype=np.float32)
+    for row, path in zip(stack, found):
+        pixels = _read_picture(path, size, mode)
+        row[...] = pixels if mode == "L" else pixels.transpose(2, 0, 1)
+    stack /= 255
+    return torch.from_numpy(stack)
 
 
 def _read_picture(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 from lmn_graph.registry import did_you_mean
 from topologies import _checks
 
+from ._arff import ARFF_ENDINGS, read_table
 from ._columns import TableEncoder, fit_columns, infer_kind, numbers
-from ._csv import CsvFile, read
+from ._csv import CsvFile
 from ._splitting import divide
 from ._target import Task, infer_task, whole_words
 from .base import Split, Splits
@@ -28,21 +29,22 @@ def table(
     validation_fraction: float = 0.1,
     seed: int = 0,
 ) -> Splits:
-    """Rows of a .csv or .tsv file (.gz too): x float32 [n, F].
+    """Rows of a .csv, .tsv or .arff file (.gz too): x float32 [n, F].
 
     A column is numeric if every value is a number, boolean if every word is true or false, else it holds categories. Numbers are scaled to
     mean 0 and variance 1, missing ones set to the median and flagged in a column of their own; categories become 0/1 columns with one more
     for words that training never saw. Columns that are constant, empty, nameless or different words throughout are left out
-    (``encoder.ignored``). All of it is fitted on the training rows. Empty, NA, NaN, null, None and ? are missing values.
+    (``encoder.ignored``). All of it is fitted on the training rows. Empty, NA, NaN, null, None and ? are missing values. What an ARFF
+    file declares to be nominal is categories whatever the values look like; its missing nominal values are ? alone.
 
     Args:
-        path: the file; its first line names the columns.
+        path: the file; its first line names the columns, or its attributes do.
         target: column to predict. Missing values are refused there.
         task: "auto": words are classes; numbers are classes if all are whole, at most 20 differ and each has three rows on average,
-            else a regression.
+            else a regression. Nominal attributes are classes.
         drop: columns to leave out (identifiers, anything that gives the answer away).
         categorical: columns whose numbers are names of categories.
-        separator: character between the columns; None: a tab for .tsv, else a comma.
+        separator: character between the columns; None: a tab for .tsv, else a comma. Not for .arff.
         test_fraction: share of all rows, in (0, 0.9].
         validation_fraction: share of the remaining rows, in (0, 0.9].
         seed: seed of the shuffle; classes keep their shares.
@@ -52,7 +54,9 @@ def table(
     """
     _checks.choice("task", task, ("auto", "classification", "regression"))
     dropped, words = _names("drop", drop), _names("categorical", categorical)
-    file = read(path, separator=separator, text=[*words, *([target] if isinstance(target, str) else [])])
+    if separator is not None and str(path).lower().endswith(ARFF_ENDINGS):
+        raise ValueError(f"separator must be None for an .arff file, got {separator!r}")
+    file = read_table(path, separator=separator, text=[*words, *([target] if isinstance(target, str) else [])])
     if target is None:
         raise ValueError(f"target must name the column to predict, one of {', '.join(map(repr, file.header))}")
     for argument, names in (("target", [target]), ("drop", dropped), ("categorical", words)):
@@ -61,18 +65,46 @@ def table(
                 raise ValueError(f"{argument}: {file.path} has no column {name!r}{did_you_mean(name, file.header)}")
     if target in dropped:
         raise ValueError(f"drop must not hold the target {target!r}")
+    return fit_table(
+        file.path.name,
+        file,
+        target,
+        task=task,
+        dropped=dropped,
+        categorical=words,
+        separator=separator,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
 
+
+def fit_table(
+    name: str,
+    file: CsvFile,
+    target: str,
+    *,
+    task: Task,
+    dropped: list[str],
+    categorical: list[str],
+    separator: str | None,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> Splits:
+    """The splits of a file that has been read, called ``name``; arguments as in ``table``, ``dropped`` being its ``drop``."""
     labels, values = _read_target(file, target, task)
     goal, y, rows = divide(target, labels, values, test_fraction=test_fraction, validation_fraction=validation_fraction, seed=seed)
-    nameless = [(name, "no name") for name in file.header if name.startswith("unnamed column ")]
-    columns, ignored = fit_columns(file, rows.train, words, {target, *dropped, *(name for name, _ in nameless)})
-    ignored = [*((name, "dropped") for name in dropped), *nameless, *ignored]
+    nameless = [(column, "no name") for column in file.header if column.startswith("unnamed column ")]
+    names = {*categorical, *file.nominal}
+    columns, ignored = fit_columns(file, rows.train, names, {target, *dropped, *(column for column, _ in nameless)})
+    ignored = [*((column, "dropped") for column in dropped), *nameless, *ignored]
     if not columns:
         raise ValueError(f"{file.path} has no column to predict {target!r} from: {ignored or 'there is no other column'}")
     encoder = TableEncoder(goal, tuple(columns), tuple(ignored), separator)
     x = encoder.transform(file)
     train, validation, test = (Split(x[part], y[part]) for part in rows)
-    return Splits(file.path.name, train, validation, test, encoder)
+    return Splits(name, train, validation, test, encoder)
 
 
 def _names(argument: str, given: list[str] | str | None) -> list[str]:
@@ -91,7 +123,7 @@ def _read_target(file: CsvFile, target: str, task: Task) -> tuple[list[str] | No
         raise ValueError(f"{file.where(int(lost.argmax()))}: the target {target!r} is missing")
     if task == "classification":
         return words.tolist(), np.empty((0, 1))
-    if task == "auto" and infer_kind(file, target, "set task to classification") != "number":
+    if task == "auto" and (target in file.nominal or infer_kind(file, target, "set task to classification") != "number"):
         return words.tolist(), np.empty((0, 1))
     values = numbers(file, target)
     if task == "auto" and infer_task(values) == "classification" and values.min() < values.max():

@@ -23,6 +23,10 @@ DATASETS: Registry[Any] = Registry("dataset")
 ENCODERS: Registry[Any] = Registry("encoder")
 
 
+class MissingData(ValueError):
+    """The files of a dataset are not there; the message names them and says where to get them. Wrong options are plain ValueErrors."""
+
+
 def existing(path: str | Path) -> Path:
     """``path`` with a leading ~ resolved, or a ValueError if nothing is there."""
     if not isinstance(path, (str, Path)) or not str(path):

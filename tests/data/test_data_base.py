@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmn_graph import data
-from lmn_graph.data import ArrayEncoder, Encoder, PictureEncoder, Split, Splits, Target
+from lmn_graph.data import ArrayEncoder, Encoder, PictureEncoder, SeriesEncoder, Split, Splits, Target
 from lmn_graph.data._splitting import split_rows
 
 
@@ -40,8 +40,8 @@ def test_import_is_light() -> None:
 
 
 def test_registered_names() -> None:
-    assert list(data.DATASETS) == ["digits", "fashion-mnist", "mnist", "synthetic-pictures"]
-    assert list(data.ENCODERS) == ["arrays", "pictures", "table"]
+    assert list(data.DATASETS) == ["digits", "fashion-mnist", "helena", "imagenet", "mackey-glass", "mnist", "synthetic-pictures"]
+    assert list(data.ENCODERS) == ["arrays", "pictures", "series", "table"]
 
 
 def test_splits_say_what_a_model_needs() -> None:
@@ -127,7 +127,7 @@ def test_damaged_encoder_record(record: object, message: str) -> None:
 
 def test_every_encoder_survives_json() -> None:
     target = Target("y", None, (0.1, 1 / 3), (2.0, 1e-9))
-    for encoder in (ArrayEncoder(target, (2, 3), (0.1,), (0.3,)), PictureEncoder(target, (5, 7), "RGB")):
+    for encoder in (ArrayEncoder(target, (2, 3), (0.1,), (0.3,)), PictureEncoder(target, (5, 7), "RGB"), SeriesEncoder(target, 9, 2, 1)):
         assert Encoder.from_dict(json.loads(json.dumps(encoder.to_dict()))) == encoder
     assert PictureEncoder(target, (5, 7), "RGB").in_shape == (3, 5, 7)
 
@@ -164,9 +164,10 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     assert data.resolve("digits") == (data.digits, {})
     assert data.resolve("./digits") == (data.folder, {"path": "digits"})
-    for name in ("a.csv", "B.TSV", "c.csv.gz"):
+    for name in ("a.csv", "B.TSV", "c.csv.gz", "f.arff", "g.ARFF.gz"):
         assert data.resolve(write(name, "")) == (data.table, {"path": str(tmp_path / name)})
     assert data.resolve(str(write("d.npz", ""))) == (data.arrays, {"path": str(tmp_path / "d.npz")})
+    assert data.resolve(str(write("d.npy", ""))) == (data.series, {"path": str(tmp_path / "d.npy")})
     with pytest.raises(ValueError, match="is of no known kind; expected a"):
         data.resolve(write("e.xlsx", ""))
 
@@ -175,7 +176,7 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     ("spec", "message"),
     [
         ("didgits", "neither a dataset nor a path; did you mean 'digits'"),
-        ("quux", "neither a dataset nor a path; known: digits, fashion-mnist, mnist, synthetic-pictures"),
+        ("quux", "neither a dataset nor a path; known: digits, fashion-mnist, helena, imagenet, mackey-glass, mnist, synthetic-pictures"),
         ("missing.csv", "'missing.csv' does not exist; expected"),
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("", "data must be the name"),
@@ -193,13 +194,13 @@ def test_unknown_option() -> None:
         data.load("digits", sed=3)
 
 
-@pytest.mark.parametrize("function", [data.digits, data.mnist, data.fashion_mnist, data.table, data.folder, data.arrays])
+@pytest.mark.parametrize("function", [*data.DATASETS.values(), data.table, data.folder, data.arrays, data.series])
 def test_options_work_on_a_command_line(function: Callable[..., Splits]) -> None:
     """jsonargparse reads every signature and finds a help text for every option."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function, "data", skip={"path"})
-    parsed = parser.parse_args(["--data.seed", "3"]).data
-    assert parsed.seed == 3
+    option = "horizon" if function is data.series else "seed"
+    assert parser.parse_args([f"--data.{option}", "3"]).data[option] == 3
     described = inspect.getdoc(function) or ""
     assert all(f"{name}: " in described for name in inspect.signature(function).parameters)
     if function is data.table:
