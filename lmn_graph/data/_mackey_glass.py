@@ -28,7 +28,7 @@ def mackey_glass(
 ) -> Splits:
     """Forecast of the Mackey-Glass series, x' = 0.2 x(t − τ) / (1 + x(t − τ)^10) − 0.1 x(t), one value per unit of time.
 
-    Chaotic from τ ≈ 17 on; for τ < 4.5 the solution comes to rest at 1.
+    Chaotic from τ ≈ 17 on; for τ < arccos(−1/4) / √0.15 = 4.71 the solution comes to rest at 1.
 
     Args:
         length: number of values.
