@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,7 +42,8 @@ def imagenet(
     The publisher's validation pictures are the test split (the labels of its test pictures are not public). Pictures are stretched to the
     size and held in memory, so ask for what fits. Either layout is recognised: folders train/SYNSET/*.JPEG and val/SYNSET/*.JPEG, or
     Kaggle's, ILSVRC/Data/CLS-LOC/{train/SYNSET,val}/*.JPEG with ILSVRC/ImageSets/CLS-LOC/train_cls.txt and LOC_val_solution.csv.
-    Classes are in the order of their synsets; LOC_synset_mapping.txt, where it is there, gives their names.
+    Where the latter is not there, the boxes say what a picture shows: ILSVRC/Annotations/CLS-LOC/val/*.xml. Classes are in the order of
+    their synsets; LOC_synset_mapping.txt, where it is there, gives their names.
 
     Args:
         root: folder that holds one of the layouts.
@@ -139,11 +142,34 @@ def _kaggle_train(root: Path, data: Path, synsets: list[str]) -> _Listed:
 
 
 def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> _Listed:
-    """What LOC_val_solution.csv lists: ImageId and PredictionString, "n01978287 240 170 272 202 …"."""
-    file = root / "LOC_val_solution.csv"
+    """The flat folder val/ by its list of labels, or by the annotations of its pictures."""
+    file, boxes = root / "LOC_val_solution.csv", root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
+    listed = _annotations(boxes) if boxes.is_dir() and not file.is_file() else _solution(file)
     number = {synset: i for i, synset in enumerate(synsets)}
     paths, labels = [], []
     there = set(os.listdir(data / "val"))
+    for where, picture, synset in listed:
+        if synset not in number:
+            continue
+        path = data / "val" / f"{picture}.JPEG"
+        if path.name not in there:
+            raise ValueError(f"{path} is missing, {where}")
+        paths.append(path)
+        labels.append(number[synset])
+    return _Listed(paths, np.array(labels, dtype=np.int64))
+
+
+def _annotations(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(where it is listed, picture, synset of its first box) of every .xml file, by name."""
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(".xml")):
+        found = re.search(r"<object>\s*<name>\s*(\w+)\s*</name>", _text(folder / name))
+        if found is None:
+            raise ValueError(f"{folder / name} holds no <object> with a <name>")
+        yield f"{folder / name} is its annotation", name.removesuffix(".xml"), found[1]
+
+
+def _solution(file: Path) -> Iterator[tuple[str, str, str]]:
+    """The same of LOC_val_solution.csv: ImageId and PredictionString, "n01978287 240 170 272 202 …"."""
     rows = csv.reader(_text(file).splitlines())
     if next(rows, [])[:2] != ["ImageId", "PredictionString"]:
         raise ValueError(f"{file}, line 1: ImageId,PredictionString was expected")
@@ -152,15 +178,7 @@ def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> _Listed:
             continue
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
             raise ValueError(f"{file}, line {line}: a picture and its synset were expected, got {','.join(row)[:60]!r}")
-        synset = row[1].split()[0]
-        if synset not in number:
-            continue
-        path = data / "val" / f"{row[0].strip()}.JPEG"
-        if path.name not in there:
-            raise ValueError(f"{path} is missing, {file} lists it in line {line}")
-        paths.append(path)
-        labels.append(number[synset])
-    return _Listed(paths, np.array(labels, dtype=np.int64))
+        yield f"{file} lists it in line {line}", row[0].strip(), row[1].split()[0]
 
 
 def _names(file: Path, synsets: list[str]) -> list[str]:

@@ -162,6 +162,28 @@ def test_missing_files_say_where_they_are_to_be_had(kaggle: Path, folders: Path,
         data.imagenet(str(kaggle))
 
 
+def test_annotations_stand_in_for_the_solution(kaggle: Path) -> None:
+    """The publisher's own archive has no LOC_val_solution.csv: the first box of each picture says what it shows."""
+    listed = data.imagenet(str(kaggle), size=4)
+    solution = kaggle / "LOC_val_solution.csv"
+    folder = kaggle / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
+    folder.mkdir(parents=True)
+    for line in solution.read_text().splitlines()[1:]:
+        name, synset = line.split()[0].split(",")
+        boxes = f"<object>\n\t\t<name>{synset}</name>\n<bndbox></bndbox></object><object><name>n00000000</name></object>"
+        (folder / f"{name}.xml").write_text(f"<annotation>\n\t<filename>{name}</filename>\n\t{boxes}</annotation>\n")
+    solution.unlink()
+    annotated = data.imagenet(str(kaggle), size=4)
+    assert _read_back(annotated.test) == _read_back(listed.test)
+    assert torch.equal(annotated.train.x, listed.train.x)
+    (kaggle / "ILSVRC" / "Data" / "CLS-LOC" / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    with pytest.raises(ValueError, match=r"00000002.JPEG is missing, .*val_00000002.xml is its annotation"):
+        data.imagenet(str(kaggle), size=4)
+    (folder / "ILSVRC2012_val_00000001.xml").write_text("<annotation></annotation>")
+    with pytest.raises(ValueError, match=r"val_00000001.xml holds no <object> with a <name>"):
+        data.imagenet(str(kaggle), size=4)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [

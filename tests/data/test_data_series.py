@@ -83,7 +83,7 @@ def test_the_future_reaches_neither_an_input_nor_the_scaler(save: Callable[..., 
     assert not torch.equal(after.validation.x, before.validation.x)
     assert before.encoder.target.mean == pytest.approx((values[:end].mean(),))
     assert before.encoder.target.scale == pytest.approx((values[:end].std(),))
-    # Within a split no input holds a value later than its window: a target of NaN-like size appears in later windows only.
+    # Within a split no input holds a value later than its window: a spike is in no window that ends before it.
     spike = values.copy()
     spike[100] = 1e6
     marked = data.series(save(spike), window=8, horizon=4)
@@ -216,9 +216,10 @@ def test_mackey_glass_converges_with_the_fourth_power_of_the_step() -> None:
 
 
 def test_what_is_known_of_mackey_glass() -> None:
-    """The fixed point is (β/γ − 1)^(1/n) = 1: stable for τ below 4.53 (cos(4γ... ) of the linear equation), a cycle above, chaos at 17."""
+    """The fixed point is (β/γ − 1)^(1/n) = 1; λ = −0.1 − 0.4 exp(−λτ) there, stable for τ < arccos(−1/4) / √0.15 = 4.71; chaos at 17."""
     for history in (0.5, 1.3):
         assert np.abs(integrate(1500, 4, history)[-50:] - 1).max() < 1e-3
+    assert np.ptp(integrate(3000, 5, 0.9)[-50:]) > 0.1
     cycle = integrate(3000, 6, 0.9)[2000:]
     assert np.ptp(cycle) > 0.2
     period = np.flatnonzero((cycle[1:-1] > cycle[:-2]) & (cycle[1:-1] >= cycle[2:]))
