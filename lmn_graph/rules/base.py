@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -36,6 +37,7 @@ class UpdateRule(MessagePassing):
         requires: properties that the graph must have, of "acyclic", "sinks", "lattice".
         spiking: whether the activity is made of zeros and ones, and :meth:`flip` exists.
         reference: if True, sums over neighbours go through PyG's ``propagate`` even where a faster equal path exists.
+        compile: whether sums of messages are compiled: "auto" (large ones, where there is a C++ compiler), "always" or "never".
 
     Args:
         topology: the graph, as PyG ``Data`` or as a ``Connectivity`` to share.
@@ -52,6 +54,7 @@ class UpdateRule(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         self.connectivity = topology if isinstance(topology, Connectivity) else Connectivity(topology)
         self.reference = False
+        self.compile: ops.Compile = "auto"
         self._check_requirements(self.connectivity)
 
     @property
@@ -107,16 +110,56 @@ class UpdateRule(MessagePassing):
         return self.connectivity.in_order_of(found)
 
     def weighted_sum(self, connectivity: Connectivity, x: Tensor, weight: ops.EdgeWeight) -> Tensor:
-        """Σ_j w_ij x_j: the sparse product, or ``propagate`` where messages are watched or are not this sum.
+        """Σ_j w_ij x_j: the sparse product, or ``propagate`` where messages are watched or are not this sum."""
+        if type(self).message is UpdateRule.message and not self._is_propagated():
+            return ops.weighted_sum(connectivity, x, weight)
+        return self.propagated(connectivity, x=x, weight=weight.value)
+
+    def message_sum(self, connectivity: Connectivity, **features: Tensor) -> Tensor:
+        """Σ_j message(…) for a ``message`` that is a static method of tensors: block by block or compiled, without a tensor of all messages.
+
+        As in PyG, an argument ``x_i`` of ``message`` is ``x`` at the target and ``x_j`` at the source of an edge; one without such an ending is
+        held by the edges. Where messages are watched or put together otherwise, ``propagate`` calls the same method. See
+        :func:`lmn_graph.ops.message_sum` for what a message may do.
+
+        Args:
+            connectivity: the graph.
+            features: ``x`` [N, B(, C)] for arguments ``x_i``, ``x_j``; [E], [E, B], … for arguments of edges.
+
+        Raises:
+            ValueError: if a feature is missing or does not fit.
+        """
+        message = inspect.getattr_static(type(self), "message")
+        if not isinstance(message, staticmethod):
+            raise ValueError(f"{type(self).__name__}.message must be a static method of tensors, to be summed by message_sum")
+        names = list(inspect.signature(message.__func__).parameters)
+        of = {name: name[:-2] if name.endswith(("_i", "_j")) else name for name in names}
+        for name in names:
+            if not isinstance(features.get(of[name]), Tensor):
+                raise ValueError(f"features must hold a tensor {of[name]!r} for the argument {name!r} of {type(self).__name__}.message")
+        ordered = [*(n for n in names if n.endswith("_i")), *(n for n in names if n.endswith("_j")), *(n for n in names if of[n] == n)]
+        if self._is_propagated() or ordered != names:
+            return self.propagated(connectivity, **features)
+        parts = {end: [features[of[n]] for n in names if n.endswith(end)] for end in ("_i", "_j")}
+        edge = [features[n] for n in names if of[n] == n]
+        return ops.message_sum(connectivity, message.__func__, parts["_i"], parts["_j"], edge, compile=self.compile)
+
+    def propagated(self, connectivity: Connectivity, **features: Tensor) -> Tensor:
+        """The same sum through PyG's own ``propagate``: the reference.
 
         ``propagate`` sees the edges in the order in which the graph was given, which masks of explainers are in.
         """
-        if not self.reference and self._is_plain_sum() and not self._messages_are_watched():
-            return ops.weighted_sum(connectivity, x, weight)
-        edge_index, value = connectivity.edge_index, weight.value
-        if connectivity.inverse is not None:
-            edge_index, value = edge_index[:, connectivity.inverse], value[connectivity.inverse]
-        return self.propagate(edge_index, x=x, weight=value, size=(connectivity.num_nodes, connectivity.num_nodes))
+        edge_index, inverse = connectivity.edge_index, connectivity.inverse
+        held_by_nodes = {name[:-2] for name in inspect.signature(self.message).parameters if name.endswith(("_i", "_j"))}
+        axes = max(features[name].dim() for name in held_by_nodes)
+        for name in features.keys() - held_by_nodes:
+            value = features[name] if inverse is None else features[name][inverse]
+            features[name] = value.view(*value.shape, *[1] * (axes - value.dim()))
+        for name in held_by_nodes:
+            value = features[name]
+            features[name] = value.view(*value.shape, *[1] * (axes - value.dim())).expand(connectivity.num_nodes, *value.shape[1:])
+        edge_index = edge_index if inverse is None else edge_index[:, inverse]
+        return self.propagate(edge_index, size=(connectivity.num_nodes, connectivity.num_nodes), **features)
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         """w_ij x_j for every edge: the reference of the sparse product."""
@@ -125,11 +168,11 @@ class UpdateRule(MessagePassing):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(part for part in (self.connectivity.extra_repr(), self.extra_repr()) if part)})"
 
-    def _is_plain_sum(self) -> bool:
-        """Whether nobody has changed what a message is or how messages are put together."""
+    def _is_propagated(self) -> bool:
+        """Whether messages have to go through ``propagate``: asked for, watched, or put together otherwise than by a sum."""
         kind = type(self)
-        plain = kind.message is UpdateRule.message and kind.update is MessagePassing.update and kind.aggregate is MessagePassing.aggregate
-        return plain and type(self.aggr_module) is SumAggregation
+        plain = kind.update is MessagePassing.update and kind.aggregate is MessagePassing.aggregate
+        return self.reference or not plain or type(self.aggr_module) is not SumAggregation or self._messages_are_watched()
 
     def _messages_are_watched(self) -> bool:
         hooks = (

@@ -1,0 +1,129 @@
+"""The sum of any message over neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops import _compiled, _messages
+from lmn_graph.ops._messages import Call, Message, Signature
+from topologies import _checks
+
+Features = Tensor | Sequence[Tensor]
+
+
+def message_sum(
+    connectivity: Connectivity,
+    message: Message,
+    target: Features,
+    source: Features,
+    edge: Features = (),
+    *,
+    compile: _compiled.Compile = "auto",
+) -> Any:
+    r"""The sum of a message over incoming edges, :math:`y_i = \sum_{j \to i} m(t_i, s_j, e_{ij})`.
+
+    ``message(*targets, *sources, *edges)`` gets the tensors of one or many edges along leading axes of any number, followed by the axes of a
+    cell, [B] or [B, C]; it must work entry by entry along the leading axes, be made of differentiable tensor operations, and depend on
+    nothing else. It returns one tensor or several; so do this function. An attention is two sums, :math:`\sum e^{q_i k_j} v_j` over
+    :math:`\sum e^{q_i k_j}`.
+
+    Messages are made a block at a time and added up at once, forward and in the derivatives of every order, which are sums of the same
+    kind over incoming or outgoing edges: memory is that of the arguments and results. Where a C++ compiler is present and the sum is
+    large, each is one compiled loop. A module-level function is compiled once; a lambda or closure made anew at every call would be
+    compiled anew.
+
+    Args:
+        connectivity: the graph, N nodes and E edges.
+        message: m.
+        target, source: tensors [N, B] or [N, B, C] held by nodes; what all nodes share may have 1 in front, or be a scalar.
+        edge: tensors [E], [E, B], [E, 1, C] or [E, B, C], in the order of ``connectivity.edge_index``.
+        compile: "auto" compiles sums of at least 2²⁰ numbers, "always" all of them, "never" none.
+
+    Returns:
+        [N, B] or [N, B, C], or a tuple of such.
+
+    Raises:
+        ValueError: if a tensor does not fit the graph or is not of floating point, or the message does not return such tensors.
+    """
+    _checks.choice("compile", compile, _compiled.MODES)
+    if not callable(message):
+        raise ValueError(f"message must be a function of tensors, got {message!r}")
+    n, e = connectivity.num_nodes, connectivity.num_edges
+    parts = {"target": _listed(target), "source": _listed(source), "edge": _listed(edge)}
+    rank = max((tensor.dim() for name in ("target", "source") for tensor in parts[name] if isinstance(tensor, Tensor)), default=0)
+    tail = 2 if rank > 2 else 1
+    tensors: list[Tensor] = []
+    for name, found in parts.items():
+        for number, tensor in enumerate(found):
+            tensors.append(_shaped(f"{name}[{number}]", tensor, e if name == "edge" else n, tail, name == "edge"))
+    if not parts["target"] and not parts["source"]:
+        raise ValueError("target and source must hold at least one tensor between them, got none")
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    signature = Signature(len(parts["target"]), len(parts["source"]), len(parts["edge"]), tail)
+    call = Call(message, signature, connectivity, False, compile)
+    tensors = [tensor.to(wide) for tensor in tensors]
+    _check_values(call, tensors)
+    values = _direct(call, tensors) if _is_watched(tensors) else _messages.node_sum(call, tensors)
+    values = tuple(value.to(dtype) for value in values)
+    several = len(values) > 1
+    return values if several else values[0]
+
+
+def _listed(features: Features) -> list[Tensor]:
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
+def _shaped(name: str, tensor: Any, count: int, tail: int, of_edge: bool) -> Tensor:
+    """The tensor with one leading axis of ``count`` and ``tail`` others."""
+    expected = f"[{count}]" if of_edge else f"[{count}, B]"
+    expected += f", [{count}, {'B' if of_edge else '1'}]" if tail == 1 else f" or [{count}, B, C]"
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        got = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise ValueError(f"{name} must be a floating-point tensor {expected}, got {got}")
+    shape = tuple(tensor.shape)
+    if not shape:
+        return tensor.expand(count, *[1] * tail)
+    if len(shape) > tail + 1 or (len(shape) == 1 and not of_edge) or shape[0] not in ((count,) if of_edge else (count, 1)):
+        raise ValueError(f"{name} must have shape {expected}, got {shape}")
+    tensor = tensor.view(*shape, *[1] * (tail + 1 - len(shape)))
+    return tensor if tensor.size(0) == count else tensor.expand(count, *tensor.shape[1:])
+
+
+def _check_values(call: Call, tensors: list[Tensor]) -> None:
+    """The message on no edges: what is wrong with it shows here, in the words of torch."""
+    try:
+        values = _messages.values_of(call.message, [tensor[:0] for tensor in tensors])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"message must take tensors of shapes {[tuple(t.shape) for t in tensors]}: {error}") from error
+    for value in values:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != call.signature.tail + 1:
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"message must return floating-point tensors with {call.signature.tail + 1} axes, got {got}")
+
+
+def _is_watched(tensors: list[Tensor]) -> bool:
+    """Whether somebody traces or transforms the sum: then it must be made of plain operations."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def _direct(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """The sum by its definition: one message per edge, all at once."""
+    s = call.signature
+    source, target = call.connectivity.edge_index
+    args = [tensor[target] for tensor in tensors[: s.own]] + [tensor[source] for tensor in tensors[s.own : s.own + s.other]]
+    values = _messages.values_of(call.message, [*args, *tensors[s.own + s.other :]])
+    shape = call.connectivity.num_nodes
+    return tuple(
+        value.new_zeros(shape, *value.shape[1:]).index_add(0, target, value.expand(target.size(0), *value.shape[1:])) for value in values
+    )
