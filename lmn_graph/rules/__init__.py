@@ -1,7 +1,22 @@
 """Update rules: each is a PyG ``MessagePassing`` layer that a rollout applies T times."""
 
 from lmn_graph.rules.base import RULES, UpdateRule
+from lmn_graph.rules.continuous import CellState, ContinuousRule, WeightedRule
 from lmn_graph.rules.conv import RuleConv, as_conv
+from lmn_graph.rules.relativistic_ca import RelativisticCA
 from lmn_graph.rules.spiking_soc import SOCState, SpikingSOC
+from lmn_graph.rules.tanh_lattice import TanhLattice
 
-__all__ = ["RULES", "RuleConv", "SOCState", "SpikingSOC", "UpdateRule", "as_conv"]
+__all__ = [
+    "RULES",
+    "CellState",
+    "ContinuousRule",
+    "RelativisticCA",
+    "RuleConv",
+    "SOCState",
+    "SpikingSOC",
+    "TanhLattice",
+    "UpdateRule",
+    "WeightedRule",
+    "as_conv",
+]

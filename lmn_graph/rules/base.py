@@ -26,6 +26,10 @@ _PROPERTIES = {
 }
 
 
+# arguments of a message that PyG itself fills in
+_GIVEN_BY_PYG = {"self", "index", "ptr", "dim_size", "size", "size_i", "size_j", "edge_index", "edge_index_i", "edge_index_j"}
+
+
 class UpdateRule(MessagePassing):
     r"""One synchronous step of every node of a graph, :math:`(state_t, drive_t) \mapsto (state_{t+1}, activity_t)`.
 
@@ -49,6 +53,14 @@ class UpdateRule(MessagePassing):
     channels: int | None = None
     requires: ClassVar[frozenset[str]] = frozenset()
     spiking: ClassVar[bool] = False
+    propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "weight": Tensor}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        # What ``propagate`` takes is what ``message`` asks for; PyG would read it off the first call of propagate in the source.
+        super().__init_subclass__(**keywords)
+        if "message" in vars(cls) and "propagate_type" not in vars(cls):
+            names = [name for name in inspect.signature(cls.message).parameters if name not in _GIVEN_BY_PYG]
+            cls.propagate_type = {name[:-2] if name.endswith(("_i", "_j")) else name: Tensor for name in names}
 
     def __init__(self, topology: Data | Connectivity) -> None:
         super().__init__(aggr="sum", node_dim=0)
@@ -116,10 +128,10 @@ class UpdateRule(MessagePassing):
         return self.propagated(connectivity, x=x, weight=weight.value)
 
     def message_sum(self, connectivity: Connectivity, **features: Tensor) -> Tensor:
-        """Σ_j message(…) for a ``message`` that is a static method of tensors: block by block or compiled, without a tensor of all messages.
+        """Σ_j message(…) for a ``message`` that is a static method of tensors: in blocks or compiled, without a tensor of all messages.
 
-        As in PyG, an argument ``x_i`` of ``message`` is ``x`` at the target and ``x_j`` at the source of an edge; one without such an ending is
-        held by the edges. Where messages are watched or put together otherwise, ``propagate`` calls the same method. See
+        As in PyG, an argument ``x_i`` of ``message`` is ``x`` at the target and ``x_j`` at the source of an edge; one without such an
+        ending is held by the edges. Where messages are watched or put together otherwise, ``propagate`` calls the same method. See
         :func:`lmn_graph.ops.message_sum` for what a message may do.
 
         Args:
