@@ -5,10 +5,10 @@ A message is a function of what both ends of an edge and the edge itself hold. T
     node_sum    y_n = Σ_e message(own n, other end of e, e)      over the edges e of every node n, incoming or outgoing
     edge_value  v_e = message(target of e, source of e, e)       summed to the shape of what it is the gradient of
 
-The derivative of a message is a message again, one that also holds the incoming gradient. So the gradient of a ``node_sum`` to what the node
-itself holds is a ``node_sum`` on the same side, to what the other ends hold one on the other side (a gather, never a scatter), and to what the
-edges hold an ``edge_value``; and the same holds for their gradients in turn. Messages are made block by block in cache, or by one
-compiled loop, and added up at once.
+The derivative of a message is a message again, one that also holds the incoming gradient. So the gradient of a ``node_sum`` to what the
+node itself holds is a ``node_sum`` on the same side, to what the other ends hold one on the other side (a gather, never a scatter), and
+to what the edges hold an ``edge_value``; and the same holds for their gradients in turn. Messages are made block by block in cache, or
+by one compiled loop, and added up at once.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Derivative:
         return pull(incoming)
 
 
-# A message of one value may have its derivative by hand, fewer operations than torch finds: (args, incoming gradient, wanted) → a tensor for
-# each wanted argument, of the leading axes of all messages.
+# A message of one value may have its derivative by hand, fewer operations than torch finds: (args, incoming gradient, wanted) → a tensor
+# for each wanted argument, of the leading axes of all messages.
 PULL_BACKS: dict[Message, Callable[[Sequence[Tensor], Tensor, tuple[int, ...]], list[Tensor]]] = {}
 
 
