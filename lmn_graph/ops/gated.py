@@ -96,13 +96,13 @@ def gated_sum(
     weight = _per_edge(connectivity, weight, per)
     if weight.dim() > x.dim() or (weight.dim() > 1 and any(w not in (1, n) for w, n in zip(weight.shape[1:], x.shape[1:]))):
         raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    u = _steepness(alpha, x) * magnitude(x.to(wide), gate)
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    u = _steepness(alpha, x) * magnitude(wide, gate)
     if _spans(u) > _RANGE:
-        return message_sum(connectivity, sigmoid_message, u, (u, x), weight, compile=compile).to(x.dtype)
+        return message_sum(connectivity, sigmoid_message, u, (u, wide), weight, compile=compile).to(x.dtype)
     centre = u.detach()
     p = (u - (centre.amin() + centre.amax()) / 2).exp() if u.numel() else u
-    y = p * message_sum(connectivity, ratio_message, p, (p, x), weight, compile=compile)
+    y = p * message_sum(connectivity, ratio_message, p, (p, wide), weight, compile=compile)
     return y.to(x.dtype)
 
 
