@@ -3,6 +3,19 @@
 from lmn_graph.ops._compiled import Compile
 from lmn_graph.ops.gated import gated_sum
 from lmn_graph.ops.message import message_sum
+from lmn_graph.ops.stencil import Stencil, StencilKernel, StencilMethod, stencil_sum
+from lmn_graph.ops.typed import typed_sum
 from lmn_graph.ops.weighted import EdgeWeight, weighted_sum
 
-__all__ = ["Compile", "EdgeWeight", "gated_sum", "message_sum", "weighted_sum"]
+__all__ = [
+    "Compile",
+    "EdgeWeight",
+    "Stencil",
+    "StencilKernel",
+    "StencilMethod",
+    "gated_sum",
+    "message_sum",
+    "stencil_sum",
+    "typed_sum",
+    "weighted_sum",
+]

@@ -3,6 +3,7 @@
 from lmn_graph.rules.base import RULES, UpdateRule
 from lmn_graph.rules.continuous import CellState, ContinuousRule, WeightedRule
 from lmn_graph.rules.conv import RuleConv, as_conv
+from lmn_graph.rules.distance_kernel_ca import DistanceKernelCA
 from lmn_graph.rules.relativistic_ca import RelativisticCA
 from lmn_graph.rules.spiking_soc import SOCState, SpikingSOC
 from lmn_graph.rules.tanh_lattice import TanhLattice
@@ -11,6 +12,7 @@ __all__ = [
     "RULES",
     "CellState",
     "ContinuousRule",
+    "DistanceKernelCA",
     "RelativisticCA",
     "RuleConv",
     "SOCState",
