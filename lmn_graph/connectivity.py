@@ -30,6 +30,7 @@ class Connectivity(nn.Module):
         rowptr_t, col_t, perm_t: the same for outgoing edges; ``values_t = values[perm_t]``.
         permutation: int64 ``[E]`` that sorted the input, or None where it was sorted; ``inverse`` undoes it.
         edge_weight, edge_attr, edge_type, pos: the graph's fields in this order, or None.
+        column: int64 [N], the column of every node where the graph has columns, or None.
         shape: the sides of a lattice, or None.
 
     Args:
@@ -53,6 +54,7 @@ class Connectivity(nn.Module):
     edge_attr: Tensor | None
     edge_type: Tensor | None
     pos: Tensor | None
+    column: Tensor | None
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -88,6 +90,7 @@ class Connectivity(nn.Module):
             "col_t": target[perm_t].int(),
             "perm_t": perm_t.int(),
             "pos": data.get("pos"),
+            "column": _columns_of(data, num_nodes),
         }
         for field in _EDGE_FIELDS:
             value = _edge_field(data, field, self.num_edges)
@@ -175,6 +178,16 @@ def _edge_field(data: Data, field: str, num_edges: int) -> Tensor | None:
             raise ValueError("topology.edge_weight must be finite, got NaN or infinity")
         value = value.clone() if value.data_ptr() == data[field].data_ptr() else value  # weights are changed in place; ours are not
     return _trainable(value).detach()
+
+
+def _columns_of(data: Data, num_nodes: int) -> Tensor | None:
+    column = data.get("column")
+    if column is None:
+        return None
+    if not isinstance(column, Tensor) or tuple(column.shape) != (num_nodes,) or column.is_floating_point() or column.dtype == torch.bool:
+        got = f"{column.dtype} {tuple(column.shape)}" if isinstance(column, Tensor) else type(column).__name__
+        raise ValueError(f"topology.column must hold an integer per node [{num_nodes}], got {got}")
+    return _trainable(column).long()
 
 
 def _trainable(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from lmn_graph.projectors.backbone import Backbone
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from lmn_graph.projectors.cp_tensor import CPTensor
+from lmn_graph.projectors.identity import Identity
 from lmn_graph.projectors.linear import Linear
 
-__all__ = ["PROJECTORS", "Backbone", "CPTensor", "Linear", "Projector"]
+__all__ = ["PROJECTORS", "Backbone", "CPTensor", "Identity", "Linear", "Projector"]

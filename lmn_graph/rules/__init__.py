@@ -4,7 +4,9 @@ from lmn_graph.rules.base import RULES, UpdateRule
 from lmn_graph.rules.continuous import CellState, ContinuousRule, WeightedRule
 from lmn_graph.rules.conv import RuleConv, as_conv
 from lmn_graph.rules.distance_kernel_ca import DistanceKernelCA
+from lmn_graph.rules.logistic_channels import LogisticChannels
 from lmn_graph.rules.relativistic_ca import RelativisticCA
+from lmn_graph.rules.smart_net import SmartNet
 from lmn_graph.rules.spiking_soc import SOCState, SpikingSOC
 from lmn_graph.rules.tanh_lattice import TanhLattice
 
@@ -13,9 +15,11 @@ __all__ = [
     "CellState",
     "ContinuousRule",
     "DistanceKernelCA",
+    "LogisticChannels",
     "RelativisticCA",
     "RuleConv",
     "SOCState",
+    "SmartNet",
     "SpikingSOC",
     "TanhLattice",
     "UpdateRule",

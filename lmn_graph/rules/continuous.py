@@ -25,7 +25,9 @@ class CellState(NamedTuple):
 
 
 class ContinuousRule(UpdateRule):
-    r"""Cells that move towards what they are told, :math:`x \leftarrow (1 - \lambda) x + \lambda f`, or by it, :math:`x \leftarrow x + \lambda f`.
+    r"""Cells that hold a number and move towards another,
+
+    .. math:: x \leftarrow (1 - \lambda)\,x + \lambda f, \qquad \text{or with residual} \quad x \leftarrow x + \lambda f.
 
     A subclass computes f and calls :meth:`moved`. The state starts at 0, and the activity is x.
 

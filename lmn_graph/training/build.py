@@ -62,7 +62,7 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     settings = MachineSettings(**config["machine"])
     topology = build_topology(config)
     rule = part("rule", config["rule"], topology)
-    rule.reference = settings.reference
+    rule.reference, rule.compile = settings.reference, settings.compile
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels)
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
     return LatticeMachine(

@@ -20,6 +20,7 @@ class MachineSettings:
         truncate: cut the gradient every so many steps.
         checkpoint: recompute activations in segments of so many steps.
         reference: use plain message passing instead of the fast kernels.
+        compile: whether sums of messages are compiled: "auto" (large ones, where there is a C++ compiler), "always" or "never".
     """
 
     steps: int = 12
@@ -27,6 +28,7 @@ class MachineSettings:
     truncate: int | None = None
     checkpoint: int | None = None
     reference: bool = False
+    compile: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         _checks.integer("machine.steps", self.steps, minimum=1)
