@@ -2,6 +2,8 @@
 
     python benchmarks/accuracy.py digits [--seeds 3]
     python benchmarks/accuracy.py mnist --root DIR
+    python benchmarks/accuracy.py block-mnist --root DIR
+    python benchmarks/accuracy.py letter --root letter.csv
 
 Seed s draws the split, the initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
 with the best validation loss; the other classifiers are fitted on the training and the validation rows together, so that nobody has
@@ -36,22 +38,28 @@ from lmn_graph.losses.base import continued
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training import configure, train
 from lmn_graph.training.build import load_data
+from lmn_graph.training.measure import dynamics as continuous_dynamics
 
 FLIPS = 4096  # damage dies in most twin runs, so its mean needs many
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset of the library, how many seeds it gets by default, and what stands beside it."""
+    """A preset of the library, how many seeds it gets by default, what stands beside it, and the options that name its data."""
 
     name: str
     seeds: int
     beside: tuple[str, ...]
+    data: tuple[str, ...] = ("--data.root", "{root}")
 
 
 PRESETS = {
     "digits": Preset("soc-lattice", 3, ("random forest", "MLP", "RBF SVM", "logistic regression")),
     "mnist": Preset("mnist", 1, ("random forest", "MLP", "logistic regression")),
+    "block-mnist": Preset("block-mnist", 1, ("random forest", "MLP", "logistic regression")),
+    "letter": Preset(
+        "blocksparse-helena", 3, ("random forest", "MLP", "RBF SVM", "logistic regression"), ("--data", "{root}", "--data.target", "letter")
+    ),
 }
 
 
@@ -84,8 +92,12 @@ def size(model: Any) -> int:
 def dynamics(machine: LatticeMachine, x: Tensor, seed: int = 0) -> dict[str, float]:
     """Branching ratio (damage₁₀/damage₀)^{1/10} over ``FLIPS`` twin runs, mean rate, shares of silent and of saturated neurons.
 
-    A neuron is silent if it fires for no row in any step, saturated if it fires for every row in every step.
+    A neuron is silent if it fires for no row in any step, saturated if it fires for every row in every step. For rules that do not spike
+    the Lyapunov exponent and the mean magnitude.
     """
+    if not machine.rule.spiking:
+        found = continuous_dynamics(machine, x, seed=seed)
+        return {"Lyapunov exponent": found["lyapunov"], "mean magnitude": found["rate"]}
     training = machine.training
     machine.eval()
     activity = machine(x).trajectory.activity.mean((0, 1))
@@ -97,9 +109,9 @@ def dynamics(machine: LatticeMachine, x: Tensor, seed: int = 0) -> dict[str, flo
     machine.train(training)
     return {
         "branching ratio": criticality.branching_ratio(torch.cat(damages, 1)),
-        "rate": float(activity.mean()),
-        "silent": float((activity == 0).float().mean()),
-        "saturated": float((activity == 1).float().mean()),
+        "spikes per neuron and step": float(activity.mean()),
+        "silent, %": float((activity == 0).float().mean()),
+        "saturated, %": float((activity == 1).float().mean()),
     }
 
 
@@ -176,7 +188,7 @@ def main() -> None:
     parser.add_argument("--root", help="folder of the data, where they are files")
     arguments = parser.parse_args()
     preset = PRESETS[arguments.data]
-    options = [] if arguments.root is None else ["--data.root", arguments.root]
+    options = [] if arguments.root is None else [option.format(root=arguments.root) for option in preset.data]
     runs, scores = [], {name: [] for name in preset.beside}
     for seed in range(arguments.seeds or preset.seeds):
         runs.append(run(preset.name, seed, options))
@@ -186,11 +198,14 @@ def main() -> None:
     rows = [[f"lattice (`lmn train {preset.name}`)", *_columns([(r.accuracy, float(r.parameters), r.seconds) for r in runs])]]
     rows += [[name, *_columns(found)] for name, found in scores.items()]
     print(table(["", "test accuracy, %", "parameters", "CPU seconds"], rows), end="\n\n")
+    measured = {"branching ratio": (3, 1), "spikes per neuron and step": (3, 1), "silent, %": (1, 100), "saturated, %": (1, 100)}
+    if "Lyapunov exponent" in runs[0].dynamics["end"]:
+        measured = {"Lyapunov exponent": (3, 1), "mean magnitude": (3, 1)}
     rows = [
-        [when, spread(of("branching ratio"), 3), spread(of("rate"), 3), spread(of("silent"), 1, 100), spread(of("saturated"), 1, 100)]
-        for when, of in ((when, _values(runs, when)) for when in runs[0].dynamics)
+        [when, *(spread(_values(runs, when)(name), digits, scale) for name, (digits, scale) in measured.items())]
+        for when in runs[0].dynamics
     ]
-    print(table(["lattice", "branching ratio", "spikes per neuron and step", "silent, %", "saturated, %"], rows))
+    print(table(["lattice", *measured], rows))
 
 
 def _columns(found: Sequence[tuple[float, float, float]]) -> list[str]:
