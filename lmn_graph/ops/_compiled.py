@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 Compile = Literal["auto", "always", "never"]
 MODES = ("auto", "always", "never")
@@ -23,7 +25,8 @@ _OPTIONS: dict[str, Any] = {
     "assert_indirect_indexing": False,  # a Connectivity has checked its indices
 }
 _kernels: dict[Any, Callable[..., Any]] = {}
-_failed: list[str] = []
+_refused: set[Any] = set()  # keys of functions that cannot be compiled
+_failed: list[str] = []  # why nothing can be
 
 
 def compiles(mode: Compile, size: int) -> bool:
@@ -35,25 +38,55 @@ def compiles(mode: Compile, size: int) -> bool:
 
 def has_compiler() -> bool:
     """Whether a C++ compiler is where torch looks for it, and the environment does not say LMN_COMPILE=never."""
-    if os.environ.get("LMN_COMPILE") == "never":
-        return False
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++", "cl"]
-    return any(shutil.which(name) for name in names)
+    return os.environ.get("LMN_COMPILE") != "never" and _is_there(os.environ.get("CXX"), os.environ.get("PATH"))
 
 
-def run(key: Any, make: Callable[[], Callable[..., Any]], *args: Any) -> Any:
-    """The compiled function of this key on ``args``, or None where it could not be compiled (then nothing is compiled any more).
+@functools.cache
+def _is_there(named: str | None, path: str | None) -> bool:
+    return any(shutil.which(name, path=path) for name in ([named] if named else ["g++", "clang++", "c++", "cl"]))
 
-    An error that is the function's own comes again, and through, when it runs uncompiled.
+
+def run(key: Any, make: Callable[[], Callable[..., Any]], *args: Tensor) -> Any:
+    """The compiled function of this key on ``args``, or None where it could not be compiled: then it runs uncompiled from now on.
+
+    Where the compiler is to blame, so does every other. An error that is the function's own comes again, and through, uncompiled.
     """
+    # One code for tensors of one kind: torch compiles anew where a size is 1 or a stride 0 or 1, and gives up after eight times.
+    key = (key, tuple((arg.dtype, tuple(n == 1 for n in arg.shape), tuple(min(n, 2) for n in arg.stride())) for arg in args))
+    if key in _refused:
+        return None
+    try:
+        return _compiled(key, make)(*args)
+    except torch._dynamo.exc.FailOnRecompileLimitHit:  # sizes that were equal by chance, and then were not
+        del _kernels[key]
+        return _compiled(key, make)(*args)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        of_message = _is_of_message(error)
+        _refused.add(key)
+        if not of_message:
+            _failed.append(reason)
+        _log.warning("%s over neighbours run uncompiled: %s", "these sums" if of_message else "sums", reason)
+        return None
+
+
+def _is_of_message(error: BaseException) -> bool:
+    """Whether torch could not translate this one function, for any reason but a missing or broken compiler."""
+    if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        return False
+    of_compiler = (torch._inductor.exc.InvalidCxxCompiler, torch._inductor.exc.CppCompileError, OSError)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, of_compiler):
+            return False
+        cause = getattr(cause, "inner_exception", None) or cause.__cause__
+    return True
+
+
+def _compiled(key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
     if key not in _kernels:
         _kernels[key] = torch.compile(_own(make()), dynamic=True, fullgraph=True, options=_options())
-    try:
-        return _kernels[key](*args)
-    except Exception as error:  # whatever a missing or broken compiler raises
-        _failed.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        _log.warning("sums over neighbours run uncompiled: %s", _failed[0])
-        return None
+    return _kernels[key]
 
 
 def _own(function: Callable[..., Any]) -> Callable[..., Any]:

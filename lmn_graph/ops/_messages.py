@@ -13,6 +13,8 @@ by one compiled loop, and added up at once.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
-from lmn_graph.ops._slots import Bucket, slots_of
+from lmn_graph.ops._slots import Bucket, Slots, slots_of
 
 Message = Callable[..., Any]  # tensors → a tensor or several
 _BLOCK = 1 << 17  # numbers in the messages that are made at once: a few such blocks fit into the second cache
@@ -80,7 +82,7 @@ class Derivative:
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
         args = [given[place] for place in self.arguments]
-        lead = torch.broadcast_shapes(*(arg.shape[: arg.dim() - self.tail] for arg in given))
+        lead = _leading(given, self.tail)
 
         pull_back = PULL_BACKS.get(self.message)
         if pull_back is not None:
@@ -98,7 +100,7 @@ class Derivative:
 
         # With leading axes of its own for every message, none of them is summed over here: only what an argument shares within a message.
         at = tuple(args[place].expand(*lead, *args[place].shape[len(lead) :]) for place in self.wanted)
-        values, pull = torch.func.vjp(only, *at)
+        values, pull = torch.func.vjp(only, *at)[:2]
         incoming = tuple(
             torch.zeros_like(value) if place is None else given[place].expand(value.shape) for value, place in zip(values, self.cotangents)
         )
@@ -220,25 +222,47 @@ def _places(grads: Sequence[Tensor | None], first: int) -> tuple[int | None, ...
     return tuple(places)
 
 
-def _templates(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """What the values look like: those of the message on no edges, [0, …]."""
-    return values_of(call.message, [tensor[:0] for tensor in tensors])
+def _leading(tensors: Sequence[Tensor], tail: int) -> tuple[int, ...]:
+    """The leading axes that the arguments of a message have between them; torch.broadcast_shapes, but called for every block."""
+    sizes = [tensor.shape[: tensor.dim() - tail] for tensor in tensors]
+    return tuple(next((size for size in axis if size != 1), 1) for axis in zip(*sizes))
+
+
+class Template(NamedTuple):
+    """One value of a message: its shape without the leading axis, and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def templates(message: Message, tensors: Sequence[Tensor]) -> tuple[Template, ...]:
+    """What the values of a message on these tensors look like: those on no edges, asked for once."""
+    return _templates(message, tuple((tuple(t.shape[1:]), t.dtype, t.device) for t in tensors))
+
+
+@functools.lru_cache(maxsize=1024)
+def _templates(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]) -> tuple[Template, ...]:
+    empty = [torch.empty(0, *shape, dtype=dtype, device=device) for shape, dtype, device in like]
+    return tuple(Template(tuple(value.shape[1:]), value.dtype) for value in values_of(message, empty))
 
 
 def _sum(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     n = call.connectivity.num_nodes
-    sums = tuple(value.new_zeros(n, *value.shape[1:]) for value in _templates(call, tensors))
-    if not call.connectivity.num_edges or not sums[0].numel():
-        return sums
-    side = slots_of(call.connectivity)[call.outgoing]
-    width = max(part[0].numel() for part in (*tensors, *sums))
-    compiled = _compiled.compiles(call.compile, call.connectivity.num_edges * width)
-    for bucket in side.buckets:
-        if compiled and (call.compile == "always" or bucket.count * bucket.width * width >= _SMALL):
-            found = _whole(call, bucket, tensors)
+    expected = templates(call.message, tensors)
+    width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
+    slots = slots_of(call.connectivity)
+    side = (slots.outgoing if call.outgoing else slots.incoming) if call.connectivity.num_edges and width else None
+    compiled = side is not None and _compiled.compiles(call.compile, call.connectivity.num_edges * width)
+    ordered = _ordered(call, slots, tensors) if compiled else []
+    if side is not None and compiled and len(side.buckets) == 1 and side.buckets[0].rows is None:
+        found = _whole(call, side.buckets[0], tensors, ordered)
+        if found is not None:
+            return found
+    sums = tuple(tensors[0].new_zeros(n, *value.shape, dtype=value.dtype) for value in expected)
+    for bucket in [] if side is None else side.buckets:
+        if compiled and bucket.rows is not None and (call.compile == "always" or bucket.count * bucket.width * width >= _SMALL):
+            found = _whole(call, bucket, tensors, ordered)
             if found is not None:
-                if bucket.rows is None and len(side.buckets) == 1:
-                    return found
                 for total, part in zip(sums, found):
                     total.index_add_(0, bucket.rows, part)
                 continue
@@ -253,7 +277,8 @@ def _in_blocks(call: Call, bucket: Bucket, tensors: list[Tensor], sums: tuple[Te
         args += [_gathered(tensor, other) for tensor in tensors[s.own : s.own + s.other]]
         args += [_gathered(tensor, edges) for tensor in tensors[s.own + s.other :]]
         for total, value in zip(sums, values_of(call.message, args)):
-            summed = value.expand(*other.shape, *value.shape[2:]).sum(0)
+            summed = value.expand(*other.shape, *value.shape[2:])
+            summed = summed.squeeze(0) if len(other) == 1 else summed.sum(0)
             if rows is None:
                 total[part] += summed
             else:
@@ -264,17 +289,30 @@ def _gathered(tensor: Tensor, index: Tensor) -> Tensor:
     return tensor.index_select(0, index.flatten()).view(*index.shape, *tensor.shape[1:])
 
 
-def _whole(call: Call, bucket: Bucket, tensors: list[Tensor]) -> tuple[Tensor, ...] | None:
+def _ordered(call: Call, slots: Slots, tensors: list[Tensor]) -> list[dict[Bucket, Tensor] | None]:
+    """For every tensor of edges that holds one number per edge, that number in the order of slots; None for the others."""
+    return [
+        slots.ordered(tensor) if math.prod(tensor.shape[1:]) == 1 else None
+        for tensor in tensors[call.signature.total - call.signature.edge :]
+    ]
+
+
+def _whole(call: Call, bucket: Bucket, tensors: list[Tensor], ordered: list[dict[Bucket, Tensor] | None]) -> tuple[Tensor, ...] | None:
     """One compiled loop over a bucket; None where that could not be compiled."""
     s = call.signature
     other, edges = bucket.tiles()
     args = [bucket.fill(tensor) for tensor in tensors[: s.own]] + tensors[s.own : s.own + s.other]
-    flat = []  # a number per edge is put into the order of the slots before, more are gathered where they are used
-    for tensor in tensors[s.own + s.other :]:
-        flat.append(tensor[0].numel() == 1)
-        args.append(bucket.ordered(tensor).view(*edges.shape, *tensor.shape[1:]) if flat[-1] else tensor)
-    key = ("sum", call.message, s, tuple(flat), tensors[0].dtype)
-    found = _compiled.run(key, lambda: _summing(call.message, s, tuple(flat)), other, edges, *args)
+    for tensor, known in zip(tensors[s.own + s.other :], ordered):
+        if known is None:  # several numbers per edge are gathered where they are used
+            args.append(tensor)
+            continue
+        if bucket not in known:
+            with torch.inference_mode(False):
+                known[bucket] = bucket.ordered(tensor)
+        args.append(known[bucket].view(*edges.shape, *tensor.shape[1:]))
+    flat = tuple(known is not None for known in ordered)
+    key = ("sum", call.message, s, flat, tensors[0].dtype)
+    found = _compiled.run(key, lambda: _summing(call.message, s, flat), other, edges, *args)
     return None if found is None else tuple(value.flatten(0, 1)[: bucket.count] for value in found)
 
 
@@ -290,17 +328,16 @@ def _summing(message: Message, s: Signature, flat: tuple[bool, ...]) -> Callable
 
 def _each(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     s, graph = call.signature, call.connectivity
-    values = tuple(value.new_zeros(graph.num_edges, *value.shape[1:]) for value in _templates(call, tensors))
-    if not graph.num_edges or not values[0].numel():
-        return values
+    expected = templates(call.message, tensors)
+    width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
     source, target = graph.edge_index
-    width = max(part[0].numel() for part in (*tensors, *values))
-    if _compiled.compiles(call.compile, graph.num_edges * width):
+    if width and _compiled.compiles(call.compile, graph.num_edges * width):
         key = ("each", call.message, s, tensors[0].dtype)
         found = _compiled.run(key, lambda: _at_edges(call.message, s), target, source, *tensors)
         if found is not None:
             return found
-    size = max(1, _BLOCK // width)
+    values = tuple(tensors[0].new_empty(graph.num_edges, *value.shape, dtype=value.dtype) for value in expected)
+    size = max(1, _BLOCK // max(1, width))
     for first in range(0, graph.num_edges, size):
         part = slice(first, first + size)
         args = [tensor.index_select(0, target[part]) for tensor in tensors[: s.own]]

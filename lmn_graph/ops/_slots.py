@@ -7,16 +7,17 @@ node is part of one bucket for each bit: at most 31 buckets, and not one padded 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lmn_graph.connectivity import Connectivity
 
 TILE = 32  # nodes whose slots lie together in the compiled form: their K·32 indices stay in the first cache
+_DEPTH = 16  # slots of a node that are made at once where there are so many: as many messages are added up before the sum is touched
+_KEPT = 4  # tensors of one number per edge whose order by slots is kept
 _EXACT = 8  # distinct degrees up to which every degree has a bucket of its own
 
 
@@ -34,12 +35,11 @@ class Bucket:
         self.rows, self.start, self.width, self.side = rows, start, width, side
         self.count = start.numel()
         self._tiles: tuple[Tensor, Tensor] | None = None
-        self._ordered: tuple[StorageWeakRef, tuple[Any, ...], Tensor] | None = None
 
     def blocks(self, slots: int) -> Iterator[tuple[Tensor | None, slice, Tensor, Tensor]]:
         """Pieces of at most about ``slots`` slots: (rows [m], their place in the bucket, other nodes [k, m], edges [k, m])."""
-        height = max(1, min(self.count, slots))
-        depth = max(1, min(self.width, slots // height))
+        depth = min(self.width, max(_DEPTH, slots // self.count), slots)
+        height = min(self.count, max(1, slots // depth))
         for first in range(0, self.count, height):
             part = slice(first, min(first + height, self.count))
             start = self.start[part]
@@ -51,22 +51,16 @@ class Bucket:
         """Other nodes and edges as int32 [⌈n / 32⌉, K, 32]; the last tile is filled up with what belongs to the first row."""
         if self._tiles is None:
             filled = -(-self.count // TILE) * TILE
-            start = torch.cat([self.start, self.start[:1].expand(filled - self.count)]).view(-1, 1, TILE)
-            place = start + torch.arange(self.width, device=start.device)[:, None]
-            self._tiles = self.side.other[place], self.side.edges(place).int()
+            with torch.inference_mode(False):  # first asked for in an evaluation, they may serve a training later
+                start = torch.cat([self.start, self.start[:1].expand(filled - self.count)]).view(-1, 1, TILE)
+                place = start + torch.arange(self.width, device=start.device)[:, None]
+                self._tiles = self.side.other[place], self.side.edges(place).int()
         return self._tiles
 
     def ordered(self, values: Tensor) -> Tensor:
-        """One number per edge, in the order of :meth:`tiles`. The last ones are kept: a rollout asks for the same weights many times."""
+        """One number per edge, in the order of :meth:`tiles`."""
         edges = self.tiles()[1]
-        version = None if values.is_inference() else values._version  # changed in place since?
-        key = (version, values.data_ptr(), values.stride(), values.dtype)
-        seen = self._ordered
-        if version is not None and seen is not None and seen[1] == key and seen[0].cdata == values.untyped_storage()._cdata:
-            return seen[2]
-        found = values.flatten().index_select(0, edges.flatten()).view(edges.shape)
-        self._ordered = None if version is None else (StorageWeakRef(values.untyped_storage()), key, found)
-        return found
+        return values.flatten().index_select(0, edges.flatten()).view(edges.shape)
 
     def fill(self, feature: Tensor) -> Tensor:
         """The rows of a node feature [N, …] as [⌈n / 32⌉, 1, 32, …]."""
@@ -97,11 +91,33 @@ class Side:
         return place if self.perm is None else self.perm[place].long()
 
 
-class Slots(NamedTuple):
-    """Both sides of a graph: edges by target, the other end being the source, and edges by source."""
+class Slots:
+    """Both sides of a graph: edges by target, the other end being the source, and edges by source.
 
-    incoming: Side
-    outgoing: Side
+    Args:
+        connectivity: the graph.
+    """
+
+    def __init__(self, connectivity: Connectivity) -> None:
+        self.incoming = Side(connectivity.rowptr, connectivity.col, None)
+        self.outgoing = Side(connectivity.rowptr_t, connectivity.col_t, connectivity.perm_t)
+        self._kept: dict[tuple[Any, ...], tuple[Tensor, dict[Bucket, Tensor]]] = {}
+
+    def ordered(self, values: Tensor) -> dict[Bucket, Tensor]:
+        """One number per edge in the order of every bucket, filled as they are asked for: a rollout needs the same weights many times.
+
+        They are kept for the last few tensors, together with what was in these: a version counter would not see a change through .data,
+        by which averages of weights are swapped in.
+        """
+        key = (values.data_ptr(), values.shape, values.stride(), values.dtype)
+        seen = self._kept.pop(key, None)
+        if seen is None or not torch.equal(seen[0], values):
+            with torch.inference_mode(False):
+                seen = values.clone(), {}
+        self._kept[key] = seen
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return seen[1]
 
 
 _known = WeakTensorKeyDictionary()  # row pointers → Slots
@@ -111,8 +127,8 @@ def slots_of(connectivity: Connectivity) -> Slots:
     """The slots of a graph, made when they are first asked for and kept as long as its indices."""
     key = connectivity.rowptr
     if key not in _known:
-        incoming = Side(connectivity.rowptr, connectivity.col, None)
-        _known[key] = Slots(incoming, Side(connectivity.rowptr_t, connectivity.col_t, connectivity.perm_t))
+        with torch.inference_mode(False):
+            _known[key] = Slots(connectivity)
     return _known[key]
 
 

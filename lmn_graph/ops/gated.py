@@ -15,7 +15,7 @@ from lmn_graph.ops.message import message_sum
 from topologies import _checks
 
 Gate = Literal["norm", "channel"]
-_RANGE = 40.0  # of α|x| up to which the gate is a ratio of exponentials: their cubes stay within float32
+_RANGE = 20.0  # of |α x| up to which the gate is a ratio of exponentials: the cubes of these stay within float32
 
 
 def magnitude(x: Tensor, gate: Gate = "norm") -> Tensor:
@@ -43,10 +43,11 @@ def ratio_message(p_i: Tensor, p_j: Tensor, x_j: Tensor, weight: Tensor) -> Tens
 def _pull_back(args: Sequence[Tensor], g: Tensor, wanted: tuple[int, ...]) -> list[Tensor]:
     """The gradients of :func:`ratio_message` to its arguments 0 … 3."""
     p_i, p_j, x_j, weight = args
-    share = g / (p_i + p_j)
+    both = p_i + p_j
+    share = g / both
     found = {}
     if 0 in wanted or 1 in wanted:
-        found[0] = found[1] = -share * (weight * x_j) / (p_i + p_j)
+        found[0] = found[1] = -share * (weight * x_j) / both
     if 2 in wanted:
         found[2] = share * weight
     if 3 in wanted:
@@ -70,7 +71,7 @@ def gated_sum(
     r"""The gated sum over incoming edges, :math:`y_i = \sum_{j \to i} \sigma(\alpha(|x_i| - |x_j|))\, w_{ij}\, x_j`.
 
     With :math:`p = e^{\alpha|x|}` the gate is :math:`p_i / (p_i + p_j)`: one exponential per node instead of one per edge. Where
-    α|x| spans more than 40, which would leave the range of float32, the sigmoid itself is computed. Gradients of every order to ``x``,
+    |αx| exceeds 20, which would leave the range of float32, the sigmoid itself is computed. Gradients of every order to ``x``,
     ``weight`` and ``alpha``; memory as of :func:`lmn_graph.ops.message_sum`.
 
     Args:
@@ -98,23 +99,18 @@ def gated_sum(
         raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     u = _steepness(alpha, x) * magnitude(wide, gate)
-    if _spans(u) > _RANGE:
+    if not _is_small(u):
         return message_sum(connectivity, sigmoid_message, u, (u, wide), weight, compile=compile).to(x.dtype)
-    centre = u.detach()
-    p = (u - (centre.amin() + centre.amax()) / 2).exp() if u.numel() else u
+    p = u.exp()
     y = p * message_sum(connectivity, ratio_message, p, (p, wide), weight, compile=compile)
     return y.to(x.dtype)
 
 
-def _spans(u: Tensor) -> float:
-    """How far the exponents lie apart; a traced step must not depend on it and computes the sigmoid."""
+def _is_small(u: Tensor) -> bool:
+    """Whether the exponentials stay in range; a traced step must not depend on it and computes the sigmoid."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return float("inf")
-    if not u.numel():
-        return 0.0
-    low, high = u.detach().aminmax()
-    spread = float(high - low)
-    return spread if spread == spread else float("inf")
+        return False
+    return not u.numel() or bool(u.detach().abs().amax() <= _RANGE)  # not if one is NaN
 
 
 def _steepness(alpha: Tensor | float, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ def message_sum(
         ValueError: if a tensor does not fit the graph or is not of floating point, or the message does not return such tensors.
     """
     _checks.choice("compile", compile, _compiled.MODES)
-    if not callable(message):
-        raise ValueError(f"message must be a function of tensors, got {message!r}")
+    if not callable(message) or not isinstance(message, Hashable):
+        raise ValueError(f"message must be a hashable function of tensors, got {message!r}")
     n, e = connectivity.num_nodes, connectivity.num_edges
     parts = {"target": _listed(target), "source": _listed(source), "edge": _listed(edge)}
     rank = max((tensor.dim() for name in ("target", "source") for tensor in parts[name] if isinstance(tensor, Tensor)), default=0)
@@ -71,7 +72,7 @@ def message_sum(
     signature = Signature(len(parts["target"]), len(parts["source"]), len(parts["edge"]), tail)
     call = Call(message, signature, connectivity, False, compile)
     tensors = [tensor.to(wide) for tensor in tensors]
-    _check_values(call, tensors)
+    _check_values(message, tensors, tail)
     values = _direct(call, tensors) if _is_watched(tensors) else _messages.node_sum(call, tensors)
     values = tuple(value.to(dtype) for value in values)
     several = len(values) > 1
@@ -98,16 +99,28 @@ def _shaped(name: str, tensor: Any, count: int, tail: int, of_edge: bool) -> Ten
     return tensor if tensor.size(0) == count else tensor.expand(count, *tensor.shape[1:])
 
 
-def _check_values(call: Call, tensors: list[Tensor]) -> None:
-    """The message on no edges: what is wrong with it shows here, in the words of torch."""
-    try:
-        values = _messages.values_of(call.message, [tensor[:0] for tensor in tensors])
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"message must take tensors of shapes {[tuple(t.shape) for t in tensors]}: {error}") from error
+def _check_values(message: Message, tensors: list[Tensor], tail: int) -> None:
+    """What is wrong with a message shows on no edges, in the words of torch; it is tried once."""
+    if not torch.compiler.is_compiling():
+        _tried(message, tuple((tuple(tensor.shape[1:]), tensor.dtype, tensor.device) for tensor in tensors), tail)
+
+
+@functools.lru_cache(maxsize=1024)
+def _tried(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...], tail: int) -> None:
+    with torch.inference_mode(False), torch.enable_grad():
+        empty = [torch.empty(0, *shape, dtype=dtype, device=device) for shape, dtype, device in like]
+        try:
+            values = _messages.values_of(message, empty)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"message must take tensors of shapes {[tuple(t.shape) for t in empty]}: {error}") from error
+    if not values:
+        raise ValueError("message must return at least one tensor, got none")
     for value in values:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != call.signature.tail + 1:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != tail + 1:
             got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"message must return floating-point tensors with {call.signature.tail + 1} axes, got {got}")
+            raise ValueError(f"message must return floating-point tensors with {tail + 1} axes, got {got}")
+        if value.requires_grad:
+            raise ValueError("message must depend on its arguments alone, got one that holds tensors with gradients: hand them over")
 
 
 def _is_watched(tensors: list[Tensor]) -> bool:
