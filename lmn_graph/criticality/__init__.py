@@ -11,6 +11,7 @@ from lmn_graph.criticality.exponents import lyapunov
 from lmn_graph.criticality.multistep import MultistepFit, mr_estimator
 from lmn_graph.criticality.plain import plain_ratio
 from lmn_graph.criticality.response import branching_response
+from lmn_graph.criticality.spectral import spectral_radius
 from lmn_graph.criticality.tangent import tangent_growth
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "mr_estimator",
     "plain_ratio",
     "soft_damage",
+    "spectral_radius",
     "tangent_growth",
 ]

@@ -26,7 +26,10 @@ _MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "inverse": lambda scaled: 1 / (1 + scaled),
 }
 _SAME = 1e-5  # relative: displacements of one offset, and distances beside the radius, are equal up to the rounding of float32
-_FFT_FROM = 14  # offsets from which the transform is faster than the sparse product: see docs/performance.md
+# Numbers of offsets from which a form is fastest, as measured in docs/performance.md.
+_FFT_FROM = 56  # before it the sparse product
+_FFT_OF_MATRICES_FROM = 100  # before it the convolution
+_RUNNING_SUMS_FROM = 24  # before it the sparse product
 
 
 class KernelParameters(NamedTuple):
@@ -265,9 +268,13 @@ class DistanceKernelCA(ContinuousRule):
             if (reason := stencil.refusal(self.method, uniform=one)) is not None:
                 raise ValueError(f"method={self.method!r} needs {reason}")
             return self.method
-        if stencil.refusal("separable", uniform=one) is None:
+        count = stencil.num_offsets
+        if self.weight.dim() == 3:
+            convolved = stencil.refusal("convolution", uniform=False) is None and count < _FFT_OF_MATRICES_FROM
+            return "convolution" if convolved else "fft"
+        if count >= _RUNNING_SUMS_FROM and stencil.refusal("separable", uniform=one) is None:
             return "separable"
-        return "fft" if stencil.num_offsets >= _FFT_FROM else "sparse"
+        return "fft" if count >= _FFT_FROM else "sparse"
 
     def _total(self, heard: Connectivity, plan: _Plan, kernel: Tensor) -> Callable[[Tensor], Tensor]:
         """The sum x ↦ Σ m_o k_o x, prepared for a rollout."""

@@ -30,7 +30,7 @@ def orthogonal(connectivity: Connectivity) -> Tensor:
     """
     n, e = connectivity.num_nodes, connectivity.num_edges
     source, target = connectivity.edge_index.cpu()
-    if 2 * e >= n * (n - 1) and n > 1:
+    if e >= 0.9 * n * (n - 1) and n > 1:
         matrix = torch.empty(n, n)
         torch.nn.init.orthogonal_(matrix)
         return matrix[target, source].to(connectivity.edge_index.device, torch.get_default_dtype())

@@ -110,4 +110,4 @@ class RelativisticCA(WeightedRule):
 
     def extra_repr(self) -> str:
         gate = "" if self.channels is None else f", gate={self.gate!r}"
-        return f"alpha={float(self.alpha):g}{gate}, {self._dynamics_repr()}"
+        return f"alpha={self.alpha.item():g}{gate}, {self._dynamics_repr()}"

@@ -147,6 +147,26 @@ def test_one_number_on_a_box_is_scipys_filter(boundary):
     torch.testing.assert_close(activity.view(7, 9, 2), torch.tanh(0.03 * 25 * torch.from_numpy(mean)), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("lattice", "options", "method"),
+    [
+        (lambda: topologies.grid(9, 2), {}, "sparse"),
+        (lambda: topologies.grid(5, 3, 2), {}, "fft"),
+        (lambda: topologies.grid(5, 3, 2), {"radius": 1.5}, "sparse"),
+        (lambda: topologies.grid(5, 3, 2), {"weight": 1.0}, "separable"),
+        (lambda: topologies.grid(5, 3, 2), {"weight": 1.0, "mask": "inverse"}, "fft"),
+        (lambda: topologies.grid(9, 2), {"weight": 1.0}, "sparse"),
+        (lambda: topologies.grid(9, 2), {"channels": 2}, "convolution"),
+        (lambda: topologies.grid(5, 3, 2), {"channels": 2}, "fft"),
+        (lambda: topologies.grid(3, 4), {"channels": 2}, "fft"),
+        (lambda: topologies.triangular(5, 5), {"channels": 2}, "sparse"),
+    ],
+)
+def test_auto_takes_what_was_measured_to_be_fastest(lattice, options, method):
+    """By the number of offsets within the mask, and by what the lattice and the kernel allow."""
+    assert f"method={method}," in repr(DistanceKernelCA(lattice(), **options))
+
+
 def test_a_number_is_learned_as_one_number():
     """Its gradient is the sum of those of a kernel that happens to be uniform."""
     grid = topologies.grid(5, 2)
@@ -206,11 +226,12 @@ def test_the_mask_has_every_digit_in_double_precision():
     assert rule.double().mask.tolist() == pytest.approx([math.exp(-1 / 8)] * 2, rel=1e-15)
 
 
-def test_a_trained_kernel_runs_on_a_larger_lattice():
+@pytest.mark.parametrize("method", ["sparse", "fft"])
+def test_a_trained_kernel_runs_on_a_larger_lattice(method):
     """The same offsets on another box, on the same box in another order of edges; with other offsets or a learned leak it is refused."""
     small, large = topologies.grid(5, 2, 2), topologies.grid((9, 8), 2, 2, boundary="open")
-    rule = DistanceKernelCA(small, radius=2.0, mask="exponential").double()
-    twin = DistanceKernelCA(large, radius=2.0, mask="exponential").double()
+    rule = DistanceKernelCA(small, radius=2.0, mask="exponential", method=method).double()
+    twin = DistanceKernelCA(large, radius=2.0, mask="exponential", method=method).double()
     twin.load_state_dict(rule.state_dict())
     drive = torch.randn(2, 72, dtype=torch.float64)
     expected = rollout(twin, drive, steps=3).activity
@@ -225,9 +246,10 @@ def test_a_trained_kernel_runs_on_a_larger_lattice():
         rollout(DistanceKernelCA(small, leak=None).double(), drive, steps=3, graph=large)
 
 
-def test_copies_keep_their_method_and_run():
+@pytest.mark.parametrize("method", ["sparse", "fft"])
+def test_copies_keep_their_method_and_run(method):
     """The prepared indices of a copy are its own."""
-    rule = DistanceKernelCA(topologies.grid(6, 2, 2), radius=2.0)
+    rule = DistanceKernelCA(topologies.grid(6, 2, 2), radius=2.0, method=method)
     drive = torch.rand(2, 36)
     expected = rollout(rule, drive, steps=3).activity
     for other in (copy.deepcopy(rule), pickle.loads(pickle.dumps(rule))):
