@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lmn_graph.rules import RULES
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.slow
 
@@ -37,7 +39,8 @@ def worm(tmp_path_factory):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py"}
+    known = {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py", "swap_rules.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == known
 
 
 def test_plain_loop_learns(tmp_path):
@@ -62,6 +65,16 @@ def test_each_structural_loss_changes_the_learned_graph(tmp_path):
     assert clustered[1] > alone[1] + 0.04
     assert modular[2] > alone[2] + 0.1
     assert min(row[0] for row in rows.values()) > 0.94
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_every_rule_is_swapped_into_the_same_task(tmp_path):
+    """A row per registered rule, each with an accuracy far above chance, and a picture."""
+    text = run("swap_rules.py", tmp_path, "a.png", "--epochs", "4")
+    rows = dict(re.findall(r"^(\w+) +(0\.\d+) +[\d,]+ +\d+\.\d+ +(?:Lyapunov exponent|branching ratio) ", text, re.MULTILINE))
+    left_out = set(re.findall(r"^(\w+) +does not run here: topology must have the property", text, re.MULTILINE))
+    assert rows.keys() | left_out == set(RULES)
+    assert all(float(accuracy) > 0.6 for accuracy in rows.values())
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 

@@ -32,6 +32,7 @@ PARTS: dict[str, Registry[Any]] = {
 NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES]
 NESTED_AS = ("surrogate", "column")  # arguments of parts that are parts themselves
 GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
+GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 OPTIONAL = ("criticality", "activity", "clustering", "modularity")  # parts that "none", or not to be named, leaves out
 
 

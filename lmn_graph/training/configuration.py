@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lmn_graph import presets
 from lmn_graph.data import resolve
 from lmn_graph.registry import Registry
-from lmn_graph.training.build import GIVEN, NESTED, NESTED_AS, OPTIONAL, PARTS
+from lmn_graph.training.build import GIVEN, GIVEN_TO_RULES, NESTED, NESTED_AS, OPTIONAL, PARTS
 from lmn_graph.training.options import REQUIRED, Option, options
 from lmn_graph.training.settings import SETTINGS
 from lmn_graph.training.spelling import Config, flatten, nest, one_line, spell, suggest
@@ -89,7 +89,7 @@ def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[
 
 def describe_part(kind: str, name: str) -> str:
     """Every option of one part of :data:`PARTS`, its type, what it does and its default."""
-    known = {option.name: option for option in options(PARTS[kind][name], GIVEN, NESTED)}
+    known = {option.name: option for option in options(PARTS[kind][name], _given(kind), NESTED)}
     return _described(known, {key: "required" if o.default is REQUIRED else f"default {_inline(o.default)}" for key, o in known.items()})
 
 
@@ -203,7 +203,7 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
     if kind in OPTIONAL and name == "none":
         return found
     entry = registry[name]
-    for option in options(entry, set() if kind in OPTIONAL else GIVEN, NESTED):
+    for option in options(entry, _given(kind), NESTED):
         key = f"{kind}.{option.name}"
         if option.registry is None:
             found[key] = option
@@ -219,6 +219,11 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
                 nested[place] = dataclasses.replace(nested[place], default=getattr(option.default, field.name))
         found.update(nested)
     return found
+
+
+def _given(kind: str) -> set[str]:
+    """Arguments of a part that are no options, since the builder gives them."""
+    return set() if kind in OPTIONAL else GIVEN_TO_RULES if kind == "rule" else GIVEN
 
 
 def _data_options(config: Any) -> dict[str, Option]:

@@ -125,3 +125,17 @@ def test_cp_tensor_needs_a_rank(lattice):
     with pytest.raises(ValueError, match="rank must be an integer >= 1, got 0"):
         CPTensor((5,), lattice, rank=0)
     assert repr(CPTensor((5,), lattice, rank=2)).startswith("CPTensor(\n  rank=2")
+
+
+def test_a_linear_projector_starts_scaled(lattice):
+    """The gain scales what torch draws, also when it is drawn anew."""
+    torch.manual_seed(0)
+    plain = Linear((9,), lattice)
+    torch.manual_seed(0)
+    scaled = Linear((9,), lattice, gain=3.0)
+    x = torch.rand(4, 9)
+    torch.testing.assert_close(scaled(x), 3 * plain(x))
+    scaled.reset_parameters()
+    assert 2.5 < float(scaled.linear.weight.detach().abs().max()) * 3 <= 3.0
+    with pytest.raises(ValueError, match="gain must be a finite number > 0, got 0"):
+        Linear((9,), lattice, gain=0)
