@@ -130,9 +130,10 @@ class _Window(NamedTuple):
         No sum is taken off another, as a difference of prefix sums would be: float32 loses nothing on a long axis.
         """
         axis, length = self.axis, x.size(self.axis)
-        if self.periodic:
-            around = torch.arange(self.low, length + self.high, device=x.device) % length
-            rest = x.index_select(axis, around)
+        if self.periodic and self.low <= 0 <= self.high:
+            rest = torch.cat([x.narrow(axis, length + self.low, -self.low), x, x.narrow(axis, 0, self.high)], axis)
+        elif self.periodic:
+            rest = x.index_select(axis, torch.arange(self.low, length + self.high, device=x.device) % length)
         else:
             rest = functional.pad(x, [0, 0] * (x.dim() - 1 - axis) + [-self.low, self.high])
         width, size, begin, total = self.high - self.low + 1, 1, 0, None
