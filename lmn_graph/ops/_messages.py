@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
-from lmn_graph.ops._slots import Bucket, Slots, slots_of
+from lmn_graph.ops._slots import TILE, Bucket, Slots, slots_of
 
 Message = Callable[..., Any]  # tensors → a tensor or several
 _BLOCK = 1 << 17  # numbers in the messages that are made at once: a few such blocks fit into the second cache
@@ -260,7 +260,7 @@ def _sum(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
             return found
     sums = tuple(tensors[0].new_zeros(n, *value.shape, dtype=value.dtype) for value in expected)
     for bucket in [] if side is None else side.buckets:
-        if compiled and bucket.rows is not None and (call.compile == "always" or bucket.count * bucket.width * width >= _SMALL):
+        if compiled and bucket.rows is not None and (call.compile == "always" or _is_worth_it(bucket, width)):
             found = _whole(call, bucket, tensors, ordered)
             if found is not None:
                 for total, part in zip(sums, found):
@@ -268,6 +268,11 @@ def _sum(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
                 continue
         _in_blocks(call, bucket, tensors, sums, max(1, _BLOCK // width))
     return sums
+
+
+def _is_worth_it(bucket: Bucket, width: int) -> bool:
+    """Whether a bucket has work enough for a compiled call, and rows enough: a few hubs would be filled up to a whole tile."""
+    return bucket.count * bucket.width * width >= _SMALL and 8 * bucket.count > TILE
 
 
 def _in_blocks(call: Call, bucket: Bucket, tensors: list[Tensor], sums: tuple[Tensor, ...], slots: int) -> None:
