@@ -74,3 +74,25 @@ def test_the_guide_to_graphs_names_every_topology():
     text = (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8").split("## Graphs in and out")[0]
     named = set(re.findall(r"`(\w+)[(`]", text))
     assert set(catalogue()["topologies"]) <= named
+
+
+def test_the_code_of_the_guide_to_rules_runs():
+    """The gate of one's own is summed as PyG's propagate sums it; the attention is a softmax over the neighbours."""
+    code = "\n".join(code_blocks((ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), "python"))
+    found: dict = {}
+    exec(compile(code, "rules.md", "exec"), found)
+    assert found["activity"].shape == (8, 10, 200)
+    rule, drive = found["Contrast"](found["graph"]).double(), torch.rand(2, 200, dtype=torch.float64)
+    fast = rollout(rule, drive, steps=3).activity
+    rule.reference = True
+    torch.testing.assert_close(fast, rollout(rule, drive, steps=3).activity)
+    q, k, v = found["q"], found["k"], found["v"]
+    source, target = found["graph"].edge_index
+    heard = source[target == 7]
+    share = torch.softmax((q[7] * k[heard]).sum(-1), 0)
+    torch.testing.assert_close(found["attended"][7], (share[..., None] * v[heard]).sum(0))
+
+
+def test_the_guide_to_rules_names_every_rule():
+    text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert set(catalogue()["rules"]) <= set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
