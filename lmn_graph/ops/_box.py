@@ -103,11 +103,13 @@ def _transform_back(x: Tensor, lengths: list[int], axes: list[int]) -> Tensor:
 
 def running_sums(stencil: Stencil, kernel: Tensor) -> Sum:
     """One number times the sum over a box of offsets, axis after axis; a missing centre is taken off again."""
-    windows = tuple(_Window(axis, stencil.low[axis], stencil.high[axis], stencil.periodic[axis]) for axis in stencil.active)
+    # Lists, not generators: torch.compile traces no generator into a function of autograd.
+    windows = tuple([_Window(axis, stencil.low[axis], stencil.high[axis], stencil.periodic[axis]) for axis in stencil.active])
+    back = tuple([window.reversed() for window in windows])
     centre = stencil.has_centre or stencil.num_offsets == math.prod(w.high - w.low + 1 for w in windows)
 
     def total(x: Tensor) -> Tensor:
-        y = _BoxSum.apply(x.view(*stencil.shape, *x.shape[1:]), windows).view(x.shape)
+        y = _BoxSum.apply(x.view(*stencil.shape, *x.shape[1:]), windows, back).view(x.shape)
         return kernel * (y if centre else y - x)
 
     return total
@@ -154,19 +156,19 @@ class _BoxSum(torch.autograd.Function):
     """Running sums along some axes; the derivative is the same with every window reversed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, windows: tuple[_Window, ...]) -> Tensor:
-        ctx.windows = windows
+    def forward(ctx: Any, x: Tensor, windows: tuple[_Window, ...], back: tuple[_Window, ...]) -> Tensor:
+        ctx.windows, ctx.back = windows, back
         for window in windows:
             x = window.sums(x)
         return x if windows else x.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _BoxSum.apply(grads[0], tuple(window.reversed() for window in ctx.windows)), None
+        return _BoxSum.apply(grads[0], ctx.back, ctx.windows), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        found: Tensor = _BoxSum.apply(tangents[0], ctx.windows)
+        found: Tensor = _BoxSum.apply(tangents[0], ctx.windows, ctx.back)
         return found
 
 

@@ -104,7 +104,7 @@ class RelativisticCA(WeightedRule):
         return self.moved(x, torch.tanh(a if drive is None else a + drive), p.leak)
 
     @staticmethod
-    def message(u_i: Tensor, u_j: Tensor, x_j: Tensor, weight: Tensor) -> Tensor:
+    def message(u_i: Tensor, u_j: Tensor, x_j: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
         """σ(u_i − u_j) w_ij x_j, u = α|x|: the reference of the gated sum."""
         return sigmoid_message(u_i, u_j, x_j, weight)
 

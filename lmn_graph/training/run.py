@@ -265,8 +265,8 @@ def _splits(config: Config, smoke: bool) -> Splits:
 def _digest(splits: Splits) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for split in (splits.train, splits.validation, splits.test):
-        digest.update(split.x.contiguous().numpy())
-        digest.update(split.y.contiguous().numpy())
+        digest.update(split.x.contiguous().numpy().data)
+        digest.update(split.y.contiguous().numpy().data)
     digest.update(json.dumps(splits.encoder.to_dict()).encode())
     return digest.hexdigest()
 

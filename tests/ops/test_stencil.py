@@ -320,3 +320,17 @@ def test_the_weighted_sum_on_edges_is_the_same_sum(normal):
     expected = weighted_sum(connectivity, x, kernel[connectivity.edge_type])
     for method in itertools.islice(METHODS, 2):
         torch.testing.assert_close(stencil_sum(stencil, x, kernel, method), expected, rtol=1e-12, atol=1e-12)
+
+
+@every_method
+def test_a_compiled_sum_is_one_graph(method, normal):
+    """No graph break in the sum, kernel prepared before or within; the same values and gradients."""
+    stencil = Stencil.of(Connectivity(topologies.grid((5, 6), 2)))
+    kernel, x = normal().requires_grad_(), normal(30, 2).requires_grad_()
+    compiled = torch.compile(lambda x, kernel: stencil_sum(stencil, x, kernel, method), backend="aot_eager", fullgraph=True)
+    expected = stencil_sum(stencil, x, kernel, method)
+    found = compiled(x, kernel)
+    torch.testing.assert_close(found, expected)
+    gradients = torch.autograd.grad(found.square().sum(), (x, kernel))
+    for got, want in zip(gradients, torch.autograd.grad(expected.square().sum(), (x, kernel))):
+        torch.testing.assert_close(got, want)
