@@ -103,13 +103,15 @@ def _transform_back(x: Tensor, lengths: list[int], axes: list[int]) -> Tensor:
 
 def running_sums(stencil: Stencil, kernel: Tensor) -> Sum:
     """One number times the sum over a box of offsets, axis after axis; a missing centre is taken off again."""
-    # Lists, not generators: torch.compile traces no generator into a function of autograd.
+    # Lists, not generators, which torch.compile does not trace.
     windows = tuple([_Window(axis, stencil.low[axis], stencil.high[axis], stencil.periodic[axis]) for axis in stencil.active])
     back = tuple([window.reversed() for window in windows])
-    centre = stencil.has_centre or stencil.num_offsets == math.prod(w.high - w.low + 1 for w in windows)
+    centre = stencil.has_centre or stencil.num_offsets == math.prod([w.high - w.low + 1 for w in windows])
 
     def total(x: Tensor) -> Tensor:
-        y = _BoxSum.apply(x.view(*stencil.shape, *x.shape[1:]), windows, back).view(x.shape)
+        box = x.view(*stencil.shape, *x.shape[1:])
+        # A compiler traces no function of autograd with a forward derivative, and finds this one's backward form itself.
+        y = (_summed(box, windows) if torch.compiler.is_compiling() else _BoxSum.apply(box, windows, back)).view(x.shape)
         return kernel * (y if centre else y - x)
 
     return total
@@ -152,15 +154,19 @@ class _Window(NamedTuple):
             size *= 2
 
 
+def _summed(x: Tensor, windows: tuple[_Window, ...]) -> Tensor:
+    for window in windows:
+        x = window.sums(x)
+    return x
+
+
 class _BoxSum(torch.autograd.Function):
     """Running sums along some axes; the derivative is the same with every window reversed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, windows: tuple[_Window, ...], back: tuple[_Window, ...]) -> Tensor:
         ctx.windows, ctx.back = windows, back
-        for window in windows:
-            x = window.sums(x)
-        return x if windows else x.clone()
+        return _summed(x, windows) if windows else x.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:

@@ -26,6 +26,12 @@ METHODS: dict[str, Callable[[Stencil, Tensor], Callable[[Tensor], Tensor]]] = {
 class Stencil:
     r"""The neighbourhood that all cells of a box share: cell i hears i + o for every offset o, modulo L on a periodic axis.
 
+    Attributes:
+        low, high: the least and the greatest step along each axis.
+        active: the axes along which there are steps.
+        has_centre: whether the zero offset is one of them.
+        is_box: whether the offsets are all of a box of offsets, or all but the centre.
+
     Args:
         offsets: int64 [K, d] on the CPU, all different; on a periodic axis from −⌊L/2⌋ to ⌊(L − 1)/2⌋.
         shape: the sides L of the box, whose cells are numbered in C order.
@@ -37,6 +43,10 @@ class Stencil:
         self.low: list[int] = offsets.amin(0).tolist()
         self.high: list[int] = offsets.amax(0).tolist()
         self.active = [axis for axis, (low, high) in enumerate(zip(self.low, self.high)) if low or high]
+        self.has_centre = bool((offsets == 0).all(1).any())
+        volume = math.prod(high - low + 1 for low, high in zip(self.low, self.high))
+        without = not self.has_centre and all(low <= 0 <= high for low, high in zip(self.low, self.high))
+        self.is_box = len(offsets) == volume or (without and len(offsets) == volume - 1)
 
     @classmethod
     def of(cls, connectivity: Connectivity) -> Stencil | None:
@@ -54,18 +64,6 @@ class Stencil:
     def num_offsets(self) -> int:
         """K."""
         return self.offsets.size(0)
-
-    @property
-    def has_centre(self) -> bool:
-        """Whether the zero offset is one of them."""
-        return bool((self.offsets == 0).all(1).any())
-
-    @property
-    def is_box(self) -> bool:
-        """Whether the offsets are all of a box of offsets, or all but the centre."""
-        volume = math.prod(high - low + 1 for low, high in zip(self.low, self.high))
-        covers = all(low <= 0 <= high for low, high in zip(self.low, self.high))
-        return self.num_offsets == volume or (self.num_offsets == volume - 1 and covers and not self.has_centre)
 
     def only(self, ports: Tensor) -> Stencil:
         """The stencil of some of the offsets, at least one: int64 [k], their numbers."""
