@@ -128,7 +128,7 @@ class LogisticChannels(ContinuousRule):
             u = p.alpha.to(x.dtype) * magnitude(x, "channel")
             a = self.message_sum(p.connectivity, u=u, x=x, weight=p.weight.to(x.dtype))
         else:
-            a = ops.gated_sum(p.connectivity, x, p.weight.to(x.dtype), p.alpha, gate="channel", compile=self.compile)
+            a = ops.gated_sum(p.connectivity, x, p.weight, p.alpha, gate="channel", compile=self.compile)
         f = _ACTIVATIONS[self.activation](a if drive is None else a + drive)
         if self.attention is not None:
             f = f + self.attention(f.permute(1, 2, 0)).permute(2, 0, 1)

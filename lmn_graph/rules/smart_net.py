@@ -101,7 +101,9 @@ class SmartNet(UpdateRule):
         tokens = h.index_select(0, self.members.flatten()).view(*self.members.shape, -1).permute(2, 0, 1)
         mixed = self.attention(tokens).permute(1, 2, 0).flatten(0, 1).index_select(0, self.place)
         x = h + mixed
-        return state._replace(**{state._fields[0]: state[0] + mixed}), x
+        # Losses on the dynamics follow the activity into the next step: it has to be the very tensor that the state holds.
+        cells = x if state[0] is h else state[0] + mixed
+        return state._replace(**{state._fields[0]: cells}), x
 
     def extra_repr(self) -> str:
         return f"cell={self.inner!r}, columns={self.members.size(0)}, attention=({self.attention.extra_repr()})"

@@ -98,6 +98,21 @@ def test_a_step_is_pure(name, some_graph):
 
 
 @every_rule
+def test_the_activity_is_followed_into_the_next_step(name, some_graph):
+    """The gradient of one activity to the one before it is not cut off: losses on the dynamics and measures of criticality take it."""
+    rule = build(name, some_graph)
+    if rule is None:
+        return
+    p, state = rule.prepare(), rule.initial_state(2)
+    drive = drive_for(rule, 2, dtype=torch.float32).transpose(0, 1)
+    state, _ = rule.step(p, type(state)(*(field.requires_grad_() for field in state)), drive)
+    state, first = rule.step(p, state, drive)
+    (gradient,) = torch.autograd.grad(rule.step(p, state, drive)[1].sum(), first, allow_unused=True)
+    assert gradient is not None
+    assert bool((gradient != 0).any())
+
+
+@every_rule
 def test_samples_of_a_batch_do_not_touch_each_other(name, some_graph):
     rule = build(name, some_graph)
     if rule is None:

@@ -29,6 +29,18 @@ def test_every_channel_is_an_automaton_of_its_own(activation, random_graph, norm
         torch.testing.assert_close(found[..., c], phi(torch.zeros_like(s).index_add(0, target, message) + drive[..., c]))
 
 
+def test_a_state_in_half_precision_hears_the_weights_as_they_are(random_graph, normal):
+    """The sum is made in single precision, of weights that are not rounded first, and rounded once."""
+    rule = LogisticChannels(random_graph, channels=2, attention=False, activation="tanh")
+    x = normal(13, 3, 2).bfloat16()
+    s, (source, target) = x.float(), rule.connectivity.edge_index
+    message = torch.sigmoid(s.abs()[target] - s.abs()[source]) * rule.weight[:, None] * s[source]
+    expected = torch.zeros_like(s).index_add(0, target, message).bfloat16().tanh()
+    found = rule(rule.initial_state(3)._replace(x=x))[1]
+    assert found.dtype == torch.bfloat16
+    assert (found == expected).float().mean() > 0.95  # but for sums that lie between two numbers
+
+
 def test_one_channel_with_tanh_is_a_relativistic_automaton(normal):
     graph = topologies.complete(8)
     one = LogisticChannels(graph, channels=1, activation="tanh", alpha=1.5).double()
