@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
@@ -28,6 +29,17 @@ _PROPERTIES = {
 
 # arguments of a message that PyG itself fills in
 _GIVEN_BY_PYG = {"self", "index", "ptr", "dim_size", "size", "size_i", "size_j", "edge_index", "edge_index_i", "edge_index_j"}
+
+
+def _called_message(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under the name by which PyG looks messages up."""
+
+    @functools.wraps(function)
+    def message(*args: Any, **keywords: Any) -> Any:
+        return function(*args, **keywords)
+
+    message.__name__ = "message"
+    return message
 
 
 class UpdateRule(MessagePassing):
@@ -58,6 +70,9 @@ class UpdateRule(MessagePassing):
     def __init_subclass__(cls, **keywords: Any) -> None:
         # What ``propagate`` takes is what ``message`` asks for; PyG would read it off the first call of propagate in the source.
         super().__init_subclass__(**keywords)
+        message = vars(cls).get("message")
+        if isinstance(message, staticmethod) and getattr(message.__func__, "__name__", "") != "message":
+            cls.message = staticmethod(_called_message(message.__func__))
         if "message" in vars(cls) and "propagate_type" not in vars(cls):
             names = [name for name in inspect.signature(cls.message).parameters if name not in _GIVEN_BY_PYG]
             cls.propagate_type = {name[:-2] if name.endswith(("_i", "_j")) else name: Tensor for name in names}
@@ -147,6 +162,8 @@ class UpdateRule(MessagePassing):
         names = list(inspect.signature(message.__func__).parameters)
         of = {name: name[:-2] if name.endswith(("_i", "_j")) else name for name in names}
         for name in names:
+            if name in _GIVEN_BY_PYG or of[name] in _GIVEN_BY_PYG:
+                raise ValueError(f"{type(self).__name__}.message must not have an argument {name!r}: PyG fills that name in itself")
             if not isinstance(features.get(of[name]), Tensor):
                 raise ValueError(f"features must hold a tensor {of[name]!r} for the argument {name!r} of {type(self).__name__}.message")
         ordered = [*(n for n in names if n.endswith("_i")), *(n for n in names if n.endswith("_j")), *(n for n in names if of[n] == n)]

@@ -683,6 +683,31 @@ def test_who_watches_messages_sees_them(multigraph, normal, monkeypatch):
     assert len(calls) == 2
 
 
+def test_a_message_may_be_a_function_of_any_name(multigraph, normal):
+    """PyG looks a message up by the name of its function; a function written elsewhere, or a lambda, has another."""
+
+    class Borrowed(Mixing):
+        message = staticmethod(lambda x_i, x_j, y_j, weight: weight * torch.sin(x_i - x_j) + y_j)
+
+    rule, written = Borrowed(multigraph), Mixing(multigraph)
+    rule.load_state_dict(written.state_dict())
+    x = normal(rule.num_nodes, 3)
+    for reference in (False, True):
+        rule.reference = reference
+        assert_same(rule(CellState(x))[0].x, written(CellState(x))[0].x)
+
+
+def test_a_name_that_pyg_fills_in_is_refused(lattice):
+    class Sized(Mixing):
+        @staticmethod
+        def message(size_i, x_j, weight):
+            return weight * x_j * size_i
+
+    rule, x = Sized(lattice), torch.ones(16, 2)
+    with pytest.raises(ValueError, match=r"Sized.message must not have an argument 'size_i': PyG fills that name in itself"):
+        rule.message_sum(rule.connectivity, size=x, x=x, weight=rule.weight)
+
+
 def test_decomposed_layers_go_through_propagate(multigraph, normal):
     rule = Mixing(multigraph)
     x = normal(5, 4)
