@@ -177,6 +177,9 @@ def _batch_size(rule: UpdateRule, nodes: int, state: Any) -> int:
     for name, field in zip(state._fields, state):
         if field.dim() < 2 or field.size(0) != nodes:
             raise ValueError(f"state.{name} must be node-major with {nodes} nodes in front, got shape {tuple(field.shape)}")
+        if tuple(field.shape[2:]) not in ((), () if rule.channels is None else (rule.channels,)):
+            cell = "[N, B]" if rule.channels is None else f"[N, B] or [N, B, {rule.channels}]"
+            raise ValueError(f"state.{name} must have shape {cell}, got {tuple(field.shape)}")
         if field.size(1) != state[0].size(1):
             raise ValueError(f"state.{name} must hold as many samples as its other fields, {state[0].size(1)}, got {field.size(1)}")
     return state[0].size(1)

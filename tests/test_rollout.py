@@ -286,6 +286,10 @@ BAD = {
         lambda r: rollout(r, ok(), steps=1, state=SOCState(torch.zeros(13, B), torch.ones(13, 2))),
         "state.r must hold as many samples as its other fields, 3, got 2",
     ),
+    "state's rank": (
+        lambda r: rollout(r, ok(), steps=1, state=type(r.initial_state(B))(*(field.unsqueeze(-1) for field in r.initial_state(B)))),
+        r"state.v must have shape \[N, B\], got \(13, 3, 1\)",
+    ),
     "no state": (lambda r: rollout(r, ok(), steps=1, state=torch.zeros(13, B)), "state must be a state of SpikingSOC .* got Tensor"),
     "rule": (lambda r: rollout(torch.nn.Linear(1, 1), ok(), steps=1), "rule must be an UpdateRule, got Linear"),
 }
