@@ -51,6 +51,8 @@ def test_number_states_both_bounds():
         _checks.number("p", 1.5, maximum=1)
     with pytest.raises(ValueError, match=r"p must be a finite number >= 2, got 1.5"):
         _checks.number("p", 1.5, minimum=2)
+    with pytest.raises(ValueError, match=r"p must be a finite number > 0 and <= 1, got 1.5"):
+        _checks.number("p", 1.5, above=0, maximum=1)
 
 
 def test_flag_takes_only_booleans():

@@ -23,7 +23,9 @@ def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int |
 
 def number(name: str, value: Any, *, minimum: float | None = None, maximum: float | None = None, above: float | None = None) -> float:
     """``value`` as a finite float within [minimum, maximum] and, where given, strictly above ``above``."""
-    expected = "a finite number" + (f" > {above:g}" if above is not None else "") + _bounds(minimum, maximum)
+    expected = "a finite number" + _bounds(minimum, maximum)
+    if above is not None:
+        expected = f"a finite number > {above:g}" + (f" and <= {_plain(maximum)}" if maximum is not None else "")
     if isinstance(value, (bool, str, bytes)) or str(getattr(value, "dtype", "")).endswith("bool"):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     try:

@@ -140,7 +140,7 @@ def test_without_weights_of_its_own_it_takes_any_graph(lattice, random_graph):
         ({"alpha": math.inf}, "alpha must be a finite number, got inf"),
         ({"gate": "both"}, "gate must be one of 'norm', 'channel', got 'both'"),
         ({"channels": 0}, "channels must be an integer >= 1, got 0"),
-        ({"leak": 0.0}, "leak must be a finite number > 0 <= 1, got 0.0"),
+        ({"leak": 0.0}, "leak must be a finite number > 0 and <= 1, got 0.0"),
         ({"init": "zeros"}, "init must be one of 'fan_in', 'orthogonal', got 'zeros'"),
         ({"gain": -1}, "gain must be a finite number > 0, got -1"),
         ({"weight": torch.ones(3)}, r"weight must be a finite floating-point tensor \[128\], got torch.float32 \(3,\)"),
