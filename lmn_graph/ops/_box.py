@@ -24,7 +24,7 @@ def convolution(stencil: Stencil, kernel: Tensor) -> Sum:
     low = [min(stencil.low[axis], 0) for axis in active]
     high = [max(stencil.high[axis], 0) for axis in active]
     window = [last - first + 1 for first, last in zip(low, high)]
-    weight = _scattered(kernel, stencil.offsets[:, active] - torch.tensor(low), window)
+    weight = _scattered(kernel, stencil.offsets[:, active] - stencil.offsets.new_tensor(low), window)
     weight = weight.movedim((-2, -1), (0, 1)) if kernel.dim() == 3 else weight[None, None]
     weight = weight.contiguous()
     closed, opened = [0] * (2 * len(active)), [0] * (2 * len(active))
@@ -62,7 +62,7 @@ def fourier(stencil: Stencil, kernel: Tensor) -> Sum:
         reach = max(stencil.high[axis], -stencil.low[axis])
         lengths.append(stencil.shape[axis] if stencil.periodic[axis] else _smooth(stencil.shape[axis] + reach))
     dims = list(range(len(active)))
-    spectrum = _transform(_scattered(kernel, -stencil.offsets[:, active] % torch.tensor(lengths), lengths), lengths, dims)
+    spectrum = _transform(_scattered(kernel, -stencil.offsets[:, active] % stencil.offsets.new_tensor(lengths), lengths), lengths, dims)
     broadcast = [1] * sides
     for place, axis in enumerate(active):
         broadcast[axis] = spectrum.size(place)
@@ -185,7 +185,7 @@ def _pointwise(stencil: Stencil, kernel: Tensor) -> Sum:
 
 def _scattered(kernel: Tensor, place: Tensor, sides: list[int]) -> Tensor:
     """The kernel [K(, D, C)] at places [K, a] of a box of zeros, [*sides(, D, C)]; one number goes to every place."""
-    index = torch.zeros(place.size(0), dtype=torch.long)
+    index = place.new_zeros(place.size(0))
     for axis, side in enumerate(sides):
         index = index * side + place[:, axis]
     values = kernel.expand(place.size(0)) if kernel.dim() == 0 else kernel

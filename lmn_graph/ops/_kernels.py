@@ -10,6 +10,7 @@ torch's own derivative of a sparse matrix built from values allocates a dense NÃ
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable
@@ -49,15 +50,18 @@ def has_kernel(x: Tensor) -> bool:
     return x.device.type in ("cpu", "cuda") and x.dtype in (torch.float32, torch.float64)
 
 
+def exact(like: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Outside of autocast, which may also be on where a backward pass is started; it would round what a sum is made of."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+
+
 def _exact(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The kernel outside of autocast, which would round its input to a dtype that has no sparse products."""
 
     @functools.wraps(kernel)
     def run(*args: Any) -> Tensor:
-        device = args[0].device.type
-        if not torch.is_autocast_enabled(device):
-            return kernel(*args)
-        with torch.autocast(device, enabled=False):
+        with exact(args[0]):
             return kernel(*args)
 
     return run
@@ -71,7 +75,7 @@ def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
         return x.new_zeros(n, x.size(1))
     if not has_kernel(x):
         return _gathered_product(rowptr, col, values, x)
-    matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), check_invariants=False)
+    matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), device=values.device, check_invariants=False)
     if x.numel() <= _CACHED or x.size(1) < 2 * _BLOCK:
         return _product(matrix, x)
     return torch.cat([_product(matrix, block) for block in x.split(_BLOCK, 1)], 1)
@@ -96,7 +100,7 @@ def sample(rowptr: Tensor, col: Tensor, g: Tensor, x: Tensor, accumulate: Tensor
         g, x = torch.nn.functional.pad(g, padding), torch.nn.functional.pad(x, padding)
     n = rowptr.numel() - 1
     start = g.new_zeros(col.numel()) if accumulate is None else accumulate
-    matrix = torch.sparse_csr_tensor(rowptr, col, start, (n, n), check_invariants=False)
+    matrix = torch.sparse_csr_tensor(rowptr, col, start, (n, n), device=start.device, check_invariants=False)
     return torch.sparse.sampled_addmm(matrix, g.contiguous(), x.contiguous().t(), beta=0.0 if accumulate is None else 1.0).values()
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
+from lmn_graph.ops._kernels import exact
 from lmn_graph.ops._slots import TILE, Bucket, Slots, slots_of
 
 Message = Callable[..., Any]  # tensors → a tensor or several
@@ -134,7 +135,8 @@ class _NodeSum(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        return _sum(call, [tensor.detach() for tensor in tensors])
+        with exact(tensors[0]):
+            return _sum(call, [tensor.detach() for tensor in tensors])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -181,7 +183,8 @@ class _EdgeValue(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        return _each(call, [tensor.detach() for tensor in tensors])
+        with exact(tensors[0]):
+            return _each(call, [tensor.detach() for tensor in tensors])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:

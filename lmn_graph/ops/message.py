@@ -73,7 +73,8 @@ def message_sum(
     call = Call(message, signature, connectivity, False, compile)
     tensors = [tensor.to(wide) for tensor in tensors]
     _check_values(message, tensors, tail)
-    values = _direct(call, tensors) if _is_watched(tensors) else _messages.node_sum(call, tensors)
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        values = _direct(call, tensors) if _is_watched(tensors) else _messages.node_sum(call, tensors)
     values = tuple(value.to(dtype) for value in values)
     several = len(values) > 1
     return values if several else values[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops._kernels import exact
 from lmn_graph.ops.weighted import _described
 
 _BLOCK = 1 << 18  # numbers that are gathered at once: a block of edges stays in cache between its gather and its product
@@ -51,9 +52,10 @@ def _apply(groups: _Groups, weight: Tensor, x: Tensor, transpose: bool) -> Tenso
     """Σ W x at the targets, or Σ Wᵀ x at the sources."""
     inner, outer = (1, 2) if transpose else (2, 1)
     y = x.new_zeros(x.size(0), x.size(1), weight.size(outer))
-    for kind, target, source in groups.blocks(x.size(1) * max(weight.size(inner), weight.size(outer))):
-        there, here = (target, source) if transpose else (source, target)
-        y.index_add_(0, here, x.index_select(0, there) @ (weight[kind] if transpose else weight[kind].t()))
+    with exact(x):
+        for kind, target, source in groups.blocks(x.size(1) * max(weight.size(inner), weight.size(outer))):
+            there, here = (target, source) if transpose else (source, target)
+            y.index_add_(0, here, x.index_select(0, there) @ (weight[kind] if transpose else weight[kind].t()))
     return y
 
 
@@ -94,8 +96,9 @@ class _Outer(torch.autograd.Function):
         ctx.groups = groups
         ctx.save_for_backward(g, x)
         found = g.new_zeros(types, g.size(2), x.size(2))
-        for kind, target, source in groups.blocks(g.size(1) * max(g.size(2), x.size(2))):
-            found[kind].addmm_(g.index_select(0, target).flatten(0, 1).t(), x.index_select(0, source).flatten(0, 1))
+        with exact(g):
+            for kind, target, source in groups.blocks(g.size(1) * max(g.size(2), x.size(2))):
+                found[kind].addmm_(g.index_select(0, target).flatten(0, 1).t(), x.index_select(0, source).flatten(0, 1))
         return found
 
     @staticmethod
