@@ -174,12 +174,18 @@ def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, 
 def _batch_size(rule: UpdateRule, nodes: int, state: Any) -> int:
     if not isinstance(state, tuple) or not hasattr(state, "_fields"):
         raise ValueError(f"state must be a state of {type(rule).__name__} as a rollout returns it, got {type(state).__name__}")
-    for name, field in zip(state._fields, state):
+    own = rule.initial_state(0)
+    if state._fields != own._fields:
+        raise ValueError(
+            f"state must hold {', '.join(own._fields)}, the state of {type(rule).__name__}, got {type(state).__name__} of "
+            f"{', '.join(state._fields)}"
+        )
+    for name, field, like in zip(state._fields, state, own):
         if field.dim() < 2 or field.size(0) != nodes:
             raise ValueError(f"state.{name} must be node-major with {nodes} nodes in front, got shape {tuple(field.shape)}")
-        if tuple(field.shape[2:]) not in ((), () if rule.channels is None else (rule.channels,)):
-            cell = "[N, B]" if rule.channels is None else f"[N, B] or [N, B, {rule.channels}]"
-            raise ValueError(f"state.{name} must have shape {cell}, got {tuple(field.shape)}")
+        if field.shape[2:] != like.shape[2:]:
+            expected = ", ".join(map(str, (nodes, "B", *like.shape[2:])))
+            raise ValueError(f"state.{name} must have shape [{expected}], got {tuple(field.shape)}")
         if field.size(1) != state[0].size(1):
             raise ValueError(f"state.{name} must hold as many samples as its other fields, {state[0].size(1)}, got {field.size(1)}")
     return state[0].size(1)

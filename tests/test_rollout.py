@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import topologies
 from lmn_graph import rollout
 from lmn_graph.rollout import _boundaries
-from lmn_graph.rules import SOCState, SpikingSOC
+from lmn_graph.rules import CellState, SOCState, SpikingSOC
 from lmn_graph.surrogates import Gaussian
 
 T, B = 7, 3
@@ -288,7 +288,11 @@ BAD = {
     ),
     "state's rank": (
         lambda r: rollout(r, ok(), steps=1, state=type(r.initial_state(B))(*(field.unsqueeze(-1) for field in r.initial_state(B)))),
-        r"state.v must have shape \[N, B\], got \(13, 3, 1\)",
+        r"state.v must have shape \[13, B\], got \(13, 3, 1\)",
+    ),
+    "state of another rule": (
+        lambda r: rollout(r, ok(), steps=1, state=CellState(torch.zeros(13, B))),
+        "state must hold v, r, the state of SpikingSOC, got CellState of x",
     ),
     "no state": (lambda r: rollout(r, ok(), steps=1, state=torch.zeros(13, B)), "state must be a state of SpikingSOC .* got Tensor"),
     "rule": (lambda r: rollout(torch.nn.Linear(1, 1), ok(), steps=1), "rule must be an UpdateRule, got Linear"),
