@@ -154,3 +154,15 @@ def test_a_history_of_another_shape_is_refused(name, lattice):
             readout(activity)
     with pytest.raises(ValueError, match=r"activity must have shape \[B, 5, 16, 2\], got \(3, 5, 16\)"):
         READOUTS[name](lattice, 2, 5, channels=2)(torch.rand(3, 5, 16))
+
+
+def test_the_multiplier_scales_the_prediction_but_for_the_bias(lattice):
+    torch.manual_seed(0)
+    plain = Rate(lattice, 3, 4)
+    torch.manual_seed(0)
+    scaled = Rate(lattice, 3, 4, multiplier=0.25)
+    activity = torch.rand(5, 4, 16)
+    bias = plain.linear.bias
+    torch.testing.assert_close(scaled(activity) - bias, 0.25 * (plain(activity) - bias))
+    with pytest.raises(ValueError, match="multiplier must be a finite number > 0, got 0"):
+        Rate(lattice, 3, 4, multiplier=0)
