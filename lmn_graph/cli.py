@@ -104,6 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             text += "; a part that came from a plugin needs --plugin again"
         print(f"lmn: error: {text}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or "allocate" in str(error)):
+            raise
+        print("lmn: error: not enough memory for a network of this size: use smaller options", file=sys.stderr)
+        return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -581,6 +581,14 @@ def test_a_closed_pipe_is_no_error(finished):
     assert done.stderr == ""
 
 
+def test_a_network_beyond_memory_is_one_line(data, tmp_path, capsys):
+    """Larger than any address space; nothing is left behind."""
+    options = ["--data", str(data), "--rule", "TanhLattice", "--rule.channels", "1000000000000"]
+    assert main(["train", "--topology.L", "3", "--out", str(tmp_path / "run"), *options]) == 2
+    assert capsys.readouterr().err == "lmn: error: not enough memory for a network of this size: use smaller options\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_of_train_lists_every_option_of_the_chosen_parts(capsys):
     """Types, what an option does, and its value here; another rule or readout shows its own."""
     assert main(["train", "--help", "--readout", "Holographic", "--rule.reset", "zero"]) == 0
