@@ -27,8 +27,18 @@ _PROPERTIES = {
 }
 
 
-# arguments of a message that PyG itself fills in
-_GIVEN_BY_PYG = {"self", "index", "ptr", "dim_size", "size", "size_i", "size_j", "edge_index", "edge_index_i", "edge_index_j"}
+_GIVEN_BY_PYG = {"self"} | MessagePassing.special_args  # arguments that PyG itself fills in
+_PARTS = {"message": 0, "aggregate": 2, "update": 2}  # what propagate calls, and how many arguments come before those by name
+
+
+def _asked_for(kind: Any, part: str) -> list[str]:
+    """The arguments of a part of ``propagate`` that its caller has to give."""
+    return [name for name in list(inspect.signature(getattr(kind, part)).parameters)[_PARTS[part] :] if name not in _GIVEN_BY_PYG]
+
+
+def _feature(name: str) -> str:
+    """What an argument of a message is called where it is given: ``x`` for ``x_i`` and ``x_j``."""
+    return name[:-2] if name.endswith(("_i", "_j")) else name
 
 
 def _called_message(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,14 +78,19 @@ class UpdateRule(MessagePassing):
     propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "weight": Tensor}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        # What ``propagate`` takes is what ``message`` asks for; PyG would read it off the first call of propagate in the source.
+        # What ``propagate`` takes is what its parts ask for; PyG would read it off the first call of propagate in the source.
         super().__init_subclass__(**keywords)
         message = vars(cls).get("message")
         if isinstance(message, staticmethod) and getattr(message.__func__, "__name__", "") != "message":
-            cls.message = staticmethod(_called_message(message.__func__))
-        if "message" in vars(cls) and "propagate_type" not in vars(cls):
-            names = [name for name in inspect.signature(cls.message).parameters if name not in _GIVEN_BY_PYG]
-            cls.propagate_type = {name[:-2] if name.endswith(("_i", "_j")) else name: Tensor for name in names}
+            cls.message = staticmethod(_called_message(message.__func__))  # type: ignore[method-assign]
+        by_pyg = cls.propagate is MessagePassing.propagate or cls.propagate.__module__.endswith("_propagate")
+        if "propagate" not in vars(cls) and by_pyg:
+            # PyG writes a propagate for every class and keeps it there; where it can write none, the class would inherit its parent's.
+            cls.propagate = MessagePassing.propagate
+        inherited = next(base for base in cls.__mro__[1:] if issubclass(base, UpdateRule))
+        differs = any(getattr(cls, part) is not getattr(inherited, part) for part in _PARTS)  # also by way of a mixin
+        if differs and "propagate_type" not in vars(cls):
+            cls.propagate_type = {_feature(name): Tensor for part in _PARTS for name in _asked_for(cls, part)}
 
     def __init__(self, topology: Data | Connectivity) -> None:
         super().__init__(aggr="sum", node_dim=0)
@@ -160,7 +175,7 @@ class UpdateRule(MessagePassing):
         if not isinstance(message, staticmethod):
             raise ValueError(f"{type(self).__name__}.message must be a static method of tensors, to be summed by message_sum")
         names = list(inspect.signature(message.__func__).parameters)
-        of = {name: name[:-2] if name.endswith(("_i", "_j")) else name for name in names}
+        of = {name: _feature(name) for name in names}
         for name in names:
             if name in _GIVEN_BY_PYG or of[name] in _GIVEN_BY_PYG:
                 raise ValueError(f"{type(self).__name__}.message must not have an argument {name!r}: PyG fills that name in itself")
@@ -176,12 +191,15 @@ class UpdateRule(MessagePassing):
     def propagated(self, connectivity: Connectivity, **features: Tensor) -> Tensor:
         """The same sum through PyG's own ``propagate``: the reference.
 
-        ``propagate`` sees the edges in the order in which the graph was given, which masks of explainers are in.
+        ``propagate`` sees the edges in the order in which the graph was given, which masks of explainers are in. What only ``update``
+        asks for is handed over as it is.
         """
         edge_index, inverse = connectivity.edge_index, connectivity.inverse
-        held_by_nodes = {name[:-2] for name in inspect.signature(self.message).parameters if name.endswith(("_i", "_j"))}
+        names = _asked_for(type(self), "message")
+        held_by_nodes = {_feature(name) for name in names if _feature(name) != name}
+        held_by_edges = {*names, *_asked_for(type(self), "aggregate")} & features.keys() - held_by_nodes
         axes = max(features[name].dim() for name in held_by_nodes)
-        for name in features.keys() - held_by_nodes:
+        for name in held_by_edges:
             value = features[name] if inverse is None else features[name][inverse]
             features[name] = value.view(*value.shape, *[1] * (axes - value.dim()))
         for name in held_by_nodes:
