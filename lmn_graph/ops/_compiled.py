@@ -24,6 +24,7 @@ _OPTIONS: dict[str, Any] = {
     "realize_acc_reads_threshold": 1 << 30,
     "assert_indirect_indexing": False,  # a Connectivity has checked its indices
 }
+_KEPT = 512  # compiled functions
 _kernels: dict[Any, Callable[..., Any]] = {}
 _refused: set[Any] = set()  # keys of functions that cannot be compiled
 _failed: list[str] = []  # why nothing can be
@@ -55,19 +56,36 @@ def run(key: Any, make: Callable[[], Callable[..., Any]], *args: Tensor) -> Any:
     key = (key, tuple((arg.dtype, tuple(n == 1 for n in arg.shape), tuple(min(n, 2) for n in arg.stride())) for arg in args))
     if key in _refused:
         return None
-    try:
-        return _compiled(key, make)(*args)
-    except torch._dynamo.exc.FailOnRecompileLimitHit:  # sizes that were equal by chance, and then were not
-        del _kernels[key]
-        return _compiled(key, make)(*args)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        of_message = _is_of_message(error)
-        _refused.add(key)
-        if not of_message:
-            _failed.append(reason)
-        _log.warning("%s over neighbours run uncompiled: %s", "these sums" if of_message else "sums", reason)
-        return None
+    for _ in range(2):
+        try:
+            with _quiet():
+                return _compiled(key, make)(*args)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # sizes that were equal by chance, and then were not: once more
+            reason, of_message = str(error), True
+            _kernels.pop(key, None)
+        except Exception as error:
+            reason, of_message = f"{type(error).__name__}: {error}", _is_of_message(error)
+            break
+    _refused.add(key)
+    reason = " ".join(reason.split())[:300]
+    if not of_message:
+        _failed.append(reason)
+    _log.warning("%s over neighbours run uncompiled: %s", "these sums" if of_message else "sums", reason)
+    return None
+
+
+class _quiet:
+    """Without torch's remark, on its first compilation, that a build for CUDA runs on a machine that has none."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("torch.utils.cpp_extension")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)
 
 
 def _is_of_message(error: BaseException) -> bool:
@@ -85,6 +103,8 @@ def _is_of_message(error: BaseException) -> bool:
 
 def _compiled(key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
     if key not in _kernels:
+        while len(_kernels) >= _KEPT:  # messages made anew at every call would pile up
+            _kernels.pop(next(iter(_kernels)), None)
         _kernels[key] = torch.compile(_own(make()), dynamic=True, fullgraph=True, options=_options())
     return _kernels[key]
 

@@ -116,7 +116,7 @@ class Slots:
                 seen = values.clone(), {}
         self._kept[key] = seen
         if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+            self._kept.pop(next(iter(self._kept), None), None)  # type: ignore[arg-type]
         return seen[1]
 
 

@@ -122,6 +122,35 @@ def _tried(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype, tor
             raise ValueError(f"message must return floating-point tensors with {tail + 1} axes, got {got}")
         if value.requires_grad:
             raise ValueError("message must depend on its arguments alone, got one that holds tensors with gradients: hand them over")
+    _tried_on_edges(message, [(shape, dtype, device) for shape, dtype, device in like])
+
+
+@torch.no_grad()
+def _tried_on_edges(message: Message, like: list[tuple[tuple[int, ...], torch.dtype, torch.device]]) -> None:
+    """On three edges at once, under two leading axes, and one by one: what mixes edges, draws numbers or writes is found out."""
+    generator = torch.Generator().manual_seed(0)
+    three = [torch.rand(3, *shape, generator=generator, dtype=torch.float64).to(device, dtype) for shape, dtype, device in like]
+    before = [tensor.clone() for tensor in three]
+    together = _messages.values_of(message, three)
+    if not all(torch.equal(tensor, kept) for tensor, kept in zip(three, before)):
+        raise ValueError("message must not change its arguments, got one that writes into them")
+    if not all(_alike(*pair) for pair in zip(together, _messages.values_of(message, three))):
+        raise ValueError("message must give the same values for the same tensors, got one that draws random numbers: draw them outside")
+    try:
+        wide = [value.squeeze(0) for value in _messages.values_of(message, [tensor.unsqueeze(0) for tensor in three])]
+        alone = [_messages.values_of(message, [tensor[k : k + 1] for tensor in three]) for k in range(3)]
+        found = [torch.cat(values) for values in zip(*alone)]
+        same = all(_alike(value.expand(3, *value.shape[1:]), *pair) for value, *pair in zip(together, wide, found))
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(f"message must take any number of leading axes: {error}") from error
+    if not same:
+        raise ValueError("message must work on every edge by itself, got one whose values depend on which edges come together")
+
+
+def _alike(value: Tensor, *others: Tensor) -> bool:
+    """Equal up to the rounding of another order of operations."""
+    loose = 100 * torch.finfo(value.dtype).eps
+    return all(value.shape == other.shape and torch.allclose(value, other, rtol=loose, atol=loose, equal_nan=True) for other in others)
 
 
 def _is_watched(tensors: list[Tensor]) -> bool:

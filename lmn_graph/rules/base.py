@@ -274,4 +274,6 @@ def edge_weights(
             return Weights(None, gain)
         given = connectivity.edge_weight
         value = gain * (torch.ones(connectivity.num_edges) if given is None else given.to(torch.get_default_dtype()))
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"weight and gain must give finite weights in {value.dtype}, got infinity or NaN")
     return Weights(torch.nn.Parameter(value) if learn else value, 1.0)

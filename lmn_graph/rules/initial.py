@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 
+_DENSE = 32  # nodes of a complete graph from which a dense matrix without its diagonal is nearly orthogonal
+
 
 def fan_in(connectivity: Connectivity) -> Tensor:
     """w_ij normal with variance 1/K_i, K_i the in-degree: a sum of K_i independent terms of unit variance has unit variance. [E]."""
@@ -20,17 +22,18 @@ def fan_in(connectivity: Connectivity) -> Tensor:
 def orthogonal(connectivity: Connectivity) -> Tensor:
     r"""Weights whose matrix W keeps lengths, :math:`W W^\top = 1`, as far as the graph lets it. [E].
 
-    Where nearly all pairs are connected, W is a random orthogonal matrix (Haar measure) of which only the entries without an edge are left
-    out. On any other graph it is a random signed matching: every node hears one neighbour with weight ±1, no neighbour is heard twice, and
-    the other weights start at 0. On a lattice, and wherever the graph has a perfect matching, W is a signed permutation, exactly
-    orthogonal; elsewhere nodes that the matching leaves out start unheard or deaf, and W is a partial isometry.
+    Where nearly all pairs of 32 or more nodes are connected, W is a random orthogonal matrix (Haar measure) of which only the entries
+    without an edge are left out, which changes lengths by about one part in N. On any other graph it is a random signed matching: every
+    node hears one neighbour with weight ±1, no neighbour is heard twice, and the other weights start at 0. On a lattice, and wherever the
+    graph has a perfect matching, W is a signed permutation, exactly orthogonal; elsewhere nodes that the matching leaves out start unheard
+    or deaf, and W is a partial isometry.
 
     Source: A. M. Saxe, J. L. McClelland, S. Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
     networks", 2014, for orthogonal initialisation; T. A. Keller et al., "Traveling waves encode the recent past", 2024, for shifts.
     """
     n, e = connectivity.num_nodes, connectivity.num_edges
     source, target = connectivity.edge_index.cpu()
-    if e >= 0.9 * n * (n - 1) and n > 1:
+    if n >= _DENSE and e >= 0.9 * n * (n - 1):
         matrix = torch.empty(n, n)
         torch.nn.init.orthogonal_(matrix)
         return matrix[target, source].to(connectivity.edge_index.device, torch.get_default_dtype())

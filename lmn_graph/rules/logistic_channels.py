@@ -91,6 +91,8 @@ class LogisticChannels(ContinuousRule):
         self.initial_alpha = _checks.number("alpha", alpha)
         self._draw = partial(draw, _checks.choice("init", init, INITS), self.connectivity, _checks.number("gain", gain, above=0))
         steepness = torch.full((channels,), self.initial_alpha)
+        if not bool(steepness.isfinite().all()):
+            raise ValueError(f"alpha must be finite in {steepness.dtype}, got {self.initial_alpha}")
         drawn = self._weights()
         if _checks.flag("learn_alpha", learn_alpha):
             self.alpha = nn.Parameter(steepness)

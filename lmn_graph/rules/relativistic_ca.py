@@ -80,6 +80,8 @@ class RelativisticCA(WeightedRule):
         self.initial_alpha = _checks.number("alpha", alpha)
         self.gate: Gate = _checks.choice("gate", gate, ("norm", "channel"))
         value = torch.tensor(self.initial_alpha, dtype=torch.get_default_dtype())
+        if not bool(value.isfinite()):
+            raise ValueError(f"alpha must be finite in {value.dtype}, got {self.initial_alpha}")
         if _checks.flag("learn_alpha", learn_alpha):
             self.alpha = nn.Parameter(value)
         else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.registry import did_you_mean
 from lmn_graph.rules._token_attention import TokenAttention
 from lmn_graph.rules.base import RULES, State, UpdateRule
 
@@ -31,7 +32,7 @@ class SmartNet(UpdateRule):
     between them. The tokens of the attention are the columns, their features the cells of a column, through maps of low rank; the outward
     map starts at 0, so the columns start apart. A graph without columns is one column. The attention is the same at every step.
 
-    Shapes: drive, activity and state are those of the rule inside.
+    Shapes: drive, activity and state are those of the rule inside. Messages pass in that rule, ``inner``: hooks on messages go there.
 
     Args:
         topology: the graph; its ``column`` [N] says which column a node is in, all of the same size.
@@ -55,6 +56,8 @@ class SmartNet(UpdateRule):
         heads: int = 1,
     ) -> None:
         super().__init__(topology)
+        if isinstance(cell, str) and cell not in RULES:
+            raise ValueError(f"cell must be the name of a rule, got {cell!r}{did_you_mean(cell, list(RULES))}")
         make = RULES[cell] if isinstance(cell, str) else cell
         inner = make(self.connectivity) if callable(make) else None
         if not isinstance(inner, UpdateRule) or inner.spiking or inner.channels is not None:

@@ -728,3 +728,21 @@ def test_a_static_message_is_needed_and_every_argument_of_it(lattice):
 
     with pytest.raises(ValueError, match=r"Bound.message must be a static method of tensors, to be summed by message_sum"):
         Bound(lattice)(CellState(torch.ones(16, 2, dtype=torch.double)))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (lambda x_j, w: torch.softmax(x_j, 0) * w, "must work on every edge by itself"),
+        (lambda x_j, w: w * (x_j - x_j.mean()), "must work on every edge by itself"),
+        (lambda x_j, w: (w * x_j).transpose(0, 1), "must (work on every edge by itself|take any number of leading axes)"),
+        (lambda x_j, w: w * x_j * torch.rand_like(x_j), "must give the same values for the same tensors"),
+        (lambda x_j, w: torch.nn.functional.dropout(w * x_j, 0.5), "must give the same values for the same tensors"),
+        (lambda x_j, w: x_j.mul_(w), "must not change its arguments"),
+    ],
+)
+def test_a_message_that_is_no_function_of_one_edge_is_refused(message, reason, lattice, normal):
+    """Summed in blocks it would silently be something else, or its gradient would."""
+    connectivity = Connectivity(lattice)
+    with pytest.raises(ValueError, match=f"message {reason}"):
+        message_sum(connectivity, message, (), normal(16, 3), normal(128))

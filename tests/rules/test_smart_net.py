@@ -77,7 +77,7 @@ def test_gradients_reach_the_rule_and_the_attention(normal):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cell": "TanhLatice"}, "unknown rule 'TanhLatice'; did you mean 'TanhLattice'"),
+        ({"cell": "TanhLatice"}, "cell must be the name of a rule, got 'TanhLatice'; did you mean 'TanhLattice'"),
         ({"cell": SpikingSOC}, "cell must be the name or class of a rule of scalar cells that does not spike"),
         ({"cell": partial(TanhLattice, channels=2)}, "cell must be the name or class of a rule of scalar cells"),
         ({"cell": 3}, "cell must be the name or class of a rule of scalar cells that does not spike.*got 3"),
