@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops import _compiled, _messages
-from lmn_graph.ops._messages import Call, Message, Signature
+from lmn_graph.ops import _compiled
+from lmn_graph.ops._calls import Call, Message, Signature, values_of
+from lmn_graph.ops._messages import node_sum
 from topologies import _checks
 
 Features = Tensor | Sequence[Tensor]
@@ -74,7 +75,7 @@ def message_sum(
     tensors = [tensor.to(wide) for tensor in tensors]
     _check_values(message, tensors, tail)
     with torch.autocast(tensors[0].device.type, enabled=False):
-        values = _direct(call, tensors) if _is_watched(tensors) else _messages.node_sum(call, tensors)
+        values = _direct(call, tensors) if _is_watched(tensors) else node_sum(call, tensors)
     values = tuple(value.to(dtype) for value in values)
     several = len(values) > 1
     return values if several else values[0]
@@ -111,7 +112,7 @@ def _tried(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype, tor
     with torch.inference_mode(False), torch.enable_grad():
         empty = [torch.empty(0, *shape, dtype=dtype, device=device) for shape, dtype, device in like]
         try:
-            values = _messages.values_of(message, empty)
+            values = values_of(message, empty)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"message must take tensors of shapes {[tuple(t.shape) for t in empty]}: {error}") from error
     if not values:
@@ -131,14 +132,14 @@ def _tried_on_edges(message: Message, like: list[tuple[tuple[int, ...], torch.dt
     generator = torch.Generator().manual_seed(0)
     three = [torch.rand(3, *shape, generator=generator, dtype=torch.float64).to(device, dtype) for shape, dtype, device in like]
     before = [tensor.clone() for tensor in three]
-    together = _messages.values_of(message, three)
+    together = values_of(message, three)
     if not all(torch.equal(tensor, kept) for tensor, kept in zip(three, before)):
         raise ValueError("message must not change its arguments, got one that writes into them")
-    if not all(_alike(*pair) for pair in zip(together, _messages.values_of(message, three))):
+    if not all(_alike(*pair) for pair in zip(together, values_of(message, three))):
         raise ValueError("message must give the same values for the same tensors, got one that draws random numbers: draw them outside")
     try:
-        wide = [value.squeeze(0) for value in _messages.values_of(message, [tensor.unsqueeze(0) for tensor in three])]
-        alone = [_messages.values_of(message, [tensor[k : k + 1] for tensor in three]) for k in range(3)]
+        wide = [value.squeeze(0) for value in values_of(message, [tensor.unsqueeze(0) for tensor in three])]
+        alone = [values_of(message, [tensor[k : k + 1] for tensor in three]) for k in range(3)]
         found = [torch.cat(values) for values in zip(*alone)]
         same = all(_alike(value.expand(3, *value.shape[1:]), *pair) for value, *pair in zip(together, wide, found))
     except (RuntimeError, IndexError, TypeError) as error:
@@ -165,7 +166,7 @@ def _direct(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     s = call.signature
     source, target = call.connectivity.edge_index
     args = [tensor[target] for tensor in tensors[: s.own]] + [tensor[source] for tensor in tensors[s.own : s.own + s.other]]
-    values = _messages.values_of(call.message, [*args, *tensors[s.own + s.other :]])
+    values = values_of(call.message, [*args, *tensors[s.own + s.other :]])
     shape = call.connectivity.num_nodes
     return tuple(
         value.new_zeros(shape, *value.shape[1:]).index_add(0, target, value.expand(target.size(0), *value.shape[1:])) for value in values

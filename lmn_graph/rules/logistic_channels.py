@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph import ops
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops.gated import magnitude, sigmoid_message
+from lmn_graph.rules._gate import RelativisticGate
 from lmn_graph.rules._token_attention import TokenAttention
 from lmn_graph.rules.base import RULES
 from lmn_graph.rules.continuous import CellState, ContinuousRule, Init
@@ -32,7 +31,7 @@ class ChannelParameters(NamedTuple):
 
 
 @RULES.register
-class LogisticChannels(ContinuousRule):
+class LogisticChannels(RelativisticGate, ContinuousRule):
     r"""C channels, each a relativistic automaton of scalar cells with weights and a steepness of its own, and then attention across them,
 
     .. math:: h^c_i &= \phi\big(\textstyle\sum_j \sigma(\alpha^c(|x^c_i| - |x^c_j|))\, w^c_{ij}\, x^c_j + drive^c_i\big) \\
@@ -126,20 +125,11 @@ class LogisticChannels(ContinuousRule):
 
     def step(self, p: ChannelParameters, state: CellState, drive: Tensor | None) -> tuple[CellState, Tensor]:
         x = state.x
-        if self._is_propagated() or type(self).message is not LogisticChannels.message:
-            u = p.alpha.to(x.dtype) * magnitude(x, "channel")
-            a = self.message_sum(p.connectivity, u=u, x=x, weight=p.weight.to(x.dtype))
-        else:
-            a = ops.gated_sum(p.connectivity, x, p.weight, p.alpha, gate="channel", compile=self.compile)
+        a = self.gated_sum(p.connectivity, x, p.weight, p.alpha, "channel")
         f = _ACTIVATIONS[self.activation](a if drive is None else a + drive)
         if self.attention is not None:
             f = f + self.attention(f.permute(1, 2, 0)).permute(2, 0, 1)
         return self.moved(x, f, p.leak)
-
-    @staticmethod
-    def message(u_i: Tensor, u_j: Tensor, x_j: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
-        """σ(u_i − u_j) w_ij x_j, u = α|x|: the reference of the gated sum."""
-        return sigmoid_message(u_i, u_j, x_j, weight)
 
     def extra_repr(self) -> str:
         attention = "" if self.attention is None else f"attention=({self.attention.extra_repr()}), "

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph import ops
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops.gated import Gate, magnitude, sigmoid_message
+from lmn_graph.ops.gated import Gate
+from lmn_graph.rules._gate import RelativisticGate
 from lmn_graph.rules.base import RULES
 from lmn_graph.rules.continuous import CellState, Init, WeightedRule
 from topologies import _checks
@@ -26,7 +26,7 @@ class RelativisticParameters(NamedTuple):
 
 
 @RULES.register
-class RelativisticCA(WeightedRule):
+class RelativisticCA(RelativisticGate, WeightedRule):
     r"""Cells that hear a neighbour the more, the smaller it is beside themselves,
 
     .. math:: f_i = \tanh\big(\textstyle\sum_j \sigma(\alpha(|x_i| - |x_j|))\, w_{ij}\, x_j + drive_i\big), \qquad x \leftarrow f.
@@ -99,16 +99,8 @@ class RelativisticCA(WeightedRule):
 
     def step(self, p: RelativisticParameters, state: CellState, drive: Tensor | None) -> tuple[CellState, Tensor]:
         x = state.x
-        if self._is_propagated() or type(self).message is not RelativisticCA.message:
-            a = self.message_sum(p.connectivity, u=p.alpha.to(x.dtype) * magnitude(x, self.gate), x=x, weight=p.weight.to(x.dtype))
-        else:
-            a = ops.gated_sum(p.connectivity, x, p.weight, p.alpha, gate=self.gate, compile=self.compile)
+        a = self.gated_sum(p.connectivity, x, p.weight, p.alpha, self.gate)
         return self.moved(x, torch.tanh(a if drive is None else a + drive), p.leak)
-
-    @staticmethod
-    def message(u_i: Tensor, u_j: Tensor, x_j: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
-        """σ(u_i − u_j) w_ij x_j, u = α|x|: the reference of the gated sum."""
-        return sigmoid_message(u_i, u_j, x_j, weight)
 
     def extra_repr(self) -> str:
         gate = "" if self.channels is None else f", gate={self.gate!r}"

@@ -316,7 +316,7 @@ def test_any_graph_and_any_order_of_its_nodes(listed, alpha, block):
     order = torch.randperm(nodes, generator=generator)
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmn_graph.ops._messages._BLOCK", block)
+        patch.setattr("lmn_graph.ops._evaluate._BLOCK", block)
         for number in (torch.arange(nodes), order):  # node i is called number[i]
             connectivity = Connectivity(Data(edge_index=number[index], num_nodes=nodes, edge_weight=given))
             at = number.argsort()

@@ -171,7 +171,7 @@ def test_any_edge_list_in_any_order_and_blocks_of_any_size(nodes, edges, block):
     draw = functools.partial(torch.randn, generator=generator, dtype=torch.double)
     x, w = draw(nodes, 2).requires_grad_(), draw(len(edges)).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmn_graph.ops._messages._BLOCK", block)
+        patch.setattr("lmn_graph.ops._evaluate._BLOCK", block)
         assert_derived(connectivity, scaled, [x], [x], [w], rtol=1e-9, atol=1e-9)
 
 
@@ -339,7 +339,7 @@ def test_the_watch_sees_a_tensor_of_all_messages():
 @pytest.mark.parametrize("name", ["lattice", "hubs"])
 def test_no_tensor_of_all_messages_exists_in_blocks(name, monkeypatch):
     """Neither whole nor in part: nothing is larger than an array of the state, the weights or a block, and only few of them live."""
-    monkeypatch.setattr("lmn_graph.ops._messages._BLOCK", 1 << 12)
+    monkeypatch.setattr("lmn_graph.ops._evaluate._BLOCK", 1 << 12)
     connectivity = Connectivity(topologies.grid(10, 3) if name == "lattice" else topologies.scale_free(800, 16, seed=0))
     columns = 16
     all_messages = 4 * connectivity.num_edges * columns
