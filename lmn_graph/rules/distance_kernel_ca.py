@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from lmn_graph import ops
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import Stencil, StencilKernel, StencilMethod
+from lmn_graph.rules._displacements import SAME, displacements, longest
 from lmn_graph.rules.base import RULES
 from lmn_graph.rules.continuous import CellState, ContinuousRule
 from topologies import _checks
@@ -25,7 +26,6 @@ _MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "exponential": lambda scaled: torch.exp(-scaled),
     "inverse": lambda scaled: 1 / (1 + scaled),
 }
-_SAME = 1e-5  # relative: displacements of one offset, and distances beside the radius, are equal up to the rounding of float32
 # Numbers of offsets from which a form is fastest, as measured in docs/performance.md.
 _FFT_FROM = 56  # before it the sparse product
 _FFT_OF_MATRICES_FROM = 100  # before it the convolution
@@ -165,7 +165,7 @@ class DistanceKernelCA(ContinuousRule):
             return self.connectivity.in_order_of(found)
         self._check_requirements(found)
         there, here = displacements(found), self.displacement
-        if there.shape != here.shape or not torch.allclose(there, here, rtol=0, atol=_SAME * _longest(here), equal_nan=True):
+        if there.shape != here.shape or not torch.allclose(there, here, rtol=0, atol=SAME * longest(here), equal_nan=True):
             raise ValueError(
                 f"graph must have the offsets of the lattice that this {type(self).__name__} is bound to, {self.connectivity}; got {found}"
             )
@@ -205,12 +205,12 @@ class DistanceKernelCA(ContinuousRule):
         """m of every offset, float64 [K]; 0 for types that no edge has."""
         distance = self.displacement.norm(dim=1)
         there = distance[distance.isfinite()]
-        longest = _longest(self.displacement)
-        if self.radius is not None and self.radius > longest * (1 + _SAME):
-            raise ValueError(f"radius must be at most the longest displacement of {self.connectivity}, {longest:g}, got {self.radius:g}")
+        farthest = longest(self.displacement)
+        if self.radius is not None and self.radius > farthest * (1 + SAME):
+            raise ValueError(f"radius must be at most the longest displacement of {self.connectivity}, {farthest:g}, got {self.radius:g}")
         mask = _MASKS[self.form](distance / self.length).nan_to_num(0.0)
         if self.radius is not None:
-            mask = mask * (distance <= self.radius * (1 + _SAME))
+            mask = mask * (distance <= self.radius * (1 + SAME))
         mask = mask * (mask.to(torch.get_default_dtype()) > 0) * distance.isfinite()
         if there.numel() and not bool(mask.any()):
             known = ", ".join(f"{value:g}" for value in there.unique().tolist()[:8])
@@ -292,38 +292,3 @@ class DistanceKernelCA(ContinuousRule):
     def _on_edges(kernel: Tensor, connectivity: Connectivity) -> Tensor:
         assert connectivity.edge_type is not None
         return kernel.index_select(0, connectivity.edge_type)
-
-
-def displacements(connectivity: Connectivity) -> Tensor:
-    """The displacement source − target of every edge type, float64 [K, D] on the CPU; NaN for types that no edge has.
-
-    Raises:
-        ValueError: if the lattice has no displacements or types, or several displacements for a type.
-    """
-    for field, what in (("edge_attr", "the displacement of every edge"), ("edge_type", "which offset each edge belongs to")):
-        if getattr(connectivity, field) is None:
-            raise ValueError(
-                f"topology must have edge_attr and edge_type, as lattices of topologies have: {connectivity} lacks {field}, {what}"
-            )
-    attr, kind = cast(Tensor, connectivity.edge_attr).detach().cpu().double(), cast(Tensor, connectivity.edge_type).cpu()
-    attr = attr[:, None] if attr.dim() == 1 else attr
-    edges = connectivity.num_edges
-    whole = kind.dim() == 1 and not kind.is_floating_point() and kind.dtype != torch.bool
-    if not whole or (edges and (int(kind.min()) < 0 or int(kind.max()) >= edges)):
-        raise ValueError(f"topology.edge_type must be integers [E] that count the offsets from 0, got {kind.dtype} {tuple(kind.shape)}")
-    if attr.dim() != 2 or not bool(attr.isfinite().all()):
-        got = f"{tuple(attr.shape)}" + ("" if bool(attr.isfinite().all()) else " with NaN or infinity")
-        raise ValueError(f"topology.edge_attr must be finite displacements [E, D], got {got}")
-    table = attr.new_full((int(kind.max()) + 1 if edges else 0, attr.size(1)), torch.nan)
-    table[kind] = attr
-    differs = (table[kind] - attr).abs().amax(1) > _SAME * _longest(table) if edges else torch.zeros(0, dtype=torch.bool)
-    if bool(differs.any()):
-        port = int(kind[differs][0])
-        raise ValueError(f"topology.edge_attr must be one displacement for every edge_type, got several for type {port} of {connectivity}")
-    return table
-
-
-def _longest(displacement: Tensor) -> float:
-    length = displacement.norm(dim=1)
-    length = length[length.isfinite()]
-    return float(length.max()) if length.numel() else 0.0
