@@ -15,7 +15,7 @@ from torch import Tensor
 
 Compile = Literal["auto", "always", "never"]
 MODES = ("auto", "always", "never")
-WORTH = 1 << 20  # numbers in all messages of a sum from which "auto" compiles: below, the seconds of compiling are hardly ever earned back
+WORTH = 1 << 21  # numbers in all messages of a sum from which "auto" compiles: below, the seconds of compiling are hardly ever earned back
 _log = logging.getLogger(__name__)
 _OPTIONS: dict[str, Any] = {
     # Whatever is gathered is computed again where it is used: a buffer in between would hold a number per message.

@@ -45,7 +45,7 @@ def message_sum(
         message: m.
         target, source: tensors [N, B] or [N, B, C] held by nodes; what all nodes share may have 1 in front, or be a scalar.
         edge: tensors [E], [E, B], [E, 1, C] or [E, B, C], in the order of ``connectivity.edge_index``.
-        compile: "auto" compiles sums of at least 2²⁰ numbers, "always" all of them, "never" none.
+        compile: "auto" compiles sums of at least 2²¹ numbers, "always" all of them, "never" none.
 
     Returns:
         [N, B] or [N, B, C], or a tuple of such.

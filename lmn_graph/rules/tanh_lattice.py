@@ -24,7 +24,9 @@ class TanhParameters(NamedTuple):
 
 @RULES.register
 class TanhLattice(WeightedRule):
-    r"""Cells that take the hyperbolic tangent of what they hear, :math:`f_i = \tanh(\sum_j w_{ij} x_j + drive_i)`, with x ← f.
+    r"""Cells that take the hyperbolic tangent of what they hear,
+
+    .. math:: f_i = \tanh\big(\textstyle\sum_j w_{ij} x_j + drive_i\big), \qquad x \leftarrow f.
 
     With ``leak`` λ < 1, :math:`x \leftarrow (1 - \lambda) x + \lambda f`, a leaky recurrent network or echo state network on a graph;
     with ``residual``, :math:`x \leftarrow x + \lambda f`.
