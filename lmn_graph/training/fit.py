@@ -103,6 +103,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch >= 2.15 for a tree class that torch is about to rename.
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+            # A frozen backbone is in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training", category=UserWarning)
             yield
     finally:
         logger.setLevel(level)
