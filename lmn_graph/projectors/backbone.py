@@ -8,7 +8,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -45,6 +45,8 @@ class Backbone(Projector):
         weights: None: drawn at random, from the global generator; "default": torchvision's own, downloaded where they are not there;
             or a file with a state_dict of the model (.safetensors, else one of torch.save), whose last layer is not looked at.
         size: height and width in pixels that pictures are stretched to (bilinear) before f; None: as they are.
+        norm: "layer" as above, or "batch": each feature is then also brought to mean 0 and variance 1 over the batch (running means in
+            evaluation). Random networks need it: their features hardly differ between pictures beside what all pictures share.
 
     Raises:
         ValueError: if ``in_shape`` is not that of pictures, torchvision has no such model, the model takes no pictures of that size, or
@@ -67,6 +69,7 @@ class Backbone(Projector):
         model: str = "resnet50",
         weights: str | Path | None = None,
         size: int | None = None,
+        norm: Literal["layer", "batch"] = "layer",
     ) -> None:
         super().__init__(in_shape, topology, channels=channels, ports=ports)
         if len(self.in_shape) not in (2, 3) or (len(self.in_shape) == 3 and self.in_shape[0] != 3):
@@ -82,11 +85,15 @@ class Backbone(Projector):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         self.num_features = self._try(sides)
+        batch = _checks.choice("norm", norm, ("layer", "batch")) == "batch"
+        self.standard = nn.BatchNorm1d(self.num_features, affine=False) if batch else None
         self.linear = nn.Linear(self.num_features, self.num_driven * (self.channels or 1))
 
     def reset_parameters(self) -> None:
-        """Draw W and b anew; f stays as it is."""
+        """Draw W and b anew and forget running means; f stays as it is."""
         self.linear.reset_parameters()
+        if self.standard is not None:
+            self.standard.reset_running_stats()
 
     def train(self, mode: bool = True) -> Backbone:
         """As of any module, but f stays in evaluation mode: no dropout, no batch statistics."""
@@ -109,7 +116,12 @@ class Backbone(Projector):
         features = self.features(x)
         # A network with random weights may have features of 1e-14, which the eps of the layer norm would swallow.
         largest = features.abs().amax(1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-        drive = self.linear(nn.functional.layer_norm(features / largest, (self.num_features,)))
+        normal = nn.functional.layer_norm(features / largest, (self.num_features,))
+        if self.standard is not None:
+            mean, variance = self.standard.running_mean, self.standard.running_var
+            one = len(x) == 1  # has no variance of its own
+            normal = nn.functional.batch_norm(normal, mean, variance) if one else self.standard(normal)
+        drive = self.linear(normal)
         return drive if self.channels is None else drive.unflatten(1, (self.num_driven, self.channels))
 
     def _try(self, sides: tuple[int, ...]) -> int:

@@ -307,3 +307,22 @@ def test_it_drives_the_ports_alone():
     graph.input_index = torch.tensor([3, 1])
     drive = Backbone((8, 8), graph, model=SMALL)(torch.rand(2, 8, 8))
     assert drive.detach().any(0).nonzero().flatten().tolist() == [1, 3]
+
+
+def test_features_are_standardised_over_the_batch_where_asked(lattice):
+    """The linear map sees each feature with mean 0 and variance 1 over the rows that differ, and running means in evaluation."""
+    projector = Backbone((8, 8), lattice, model=SMALL, norm="batch")
+    seen = []
+    projector.linear.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    x = torch.rand(64, 8, 8)
+    projector(x)
+    differs = seen[0].std(0) > 0.5
+    assert float(differs.float().mean()) > 0.9
+    torch.testing.assert_close(seen[0].mean(0), torch.zeros(seen[0].size(1)), atol=1e-4, rtol=0)
+    assert projector(x[:1]).shape == (1, 16)
+    before = projector.standard.running_mean.clone()
+    projector.eval()(x)
+    assert torch.equal(projector.standard.running_mean, before)
+    assert not torch.allclose(seen[0], seen[-1])
+    with pytest.raises(ValueError, match="norm must be one of 'layer', 'batch', got 'group'"):
+        Backbone((8, 8), lattice, model=SMALL, norm="group")
