@@ -4,6 +4,9 @@
     python benchmarks/accuracy.py mnist --root DIR
     python benchmarks/accuracy.py block-mnist --root DIR
     python benchmarks/accuracy.py letter --root letter.csv
+    python benchmarks/accuracy.py tanh-lattice|euclidean3d|smartnet
+    python benchmarks/accuracy.py mackey-glass
+    python benchmarks/accuracy.py series --root laser.npy
 
 Seed s draws the split, the initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
 with the best validation loss; the other classifiers are fitted on the training and the validation rows together, so that nobody has
@@ -26,9 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import SVC
 from torch import Tensor
 
@@ -53,6 +57,7 @@ class Preset:
     data: tuple[str, ...] = ("--data.root", "{root}")
 
 
+FORECASTS = ("last value", "ridge regression", "random forest", "MLP")
 PRESETS = {
     "digits": Preset("soc-lattice", 3, ("random forest", "MLP", "RBF SVM", "logistic regression")),
     "mnist": Preset("mnist", 1, ("random forest", "MLP", "logistic regression")),
@@ -60,6 +65,12 @@ PRESETS = {
     "letter": Preset(
         "blocksparse-helena", 3, ("random forest", "MLP", "RBF SVM", "logistic regression"), ("--data", "{root}", "--data.target", "letter")
     ),
+    **{
+        name: Preset(name, 3, ("random forest", "MLP", "RBF SVM", "logistic regression"))
+        for name in ("tanh-lattice", "euclidean3d", "smartnet")
+    },
+    "mackey-glass": Preset("line-to-cube", 3, FORECASTS),
+    "series": Preset("line-to-cube", 3, FORECASTS, ("--data", "{root}")),
 }
 
 
@@ -77,13 +88,34 @@ def baselines(parameters: int, inputs: int, classes: int, seed: int) -> dict[str
     }
 
 
+def forecasters(parameters: int, inputs: int, seed: int) -> dict[str, Callable[[], Any]]:
+    """The same for a regression on the window of a series."""
+    hidden = max(1, round((parameters - 1) / (inputs + 2)))
+    return {
+        "last value": LastValue,
+        "ridge regression": lambda: Ridge(alpha=1e-3),
+        "random forest": lambda: RandomForestRegressor(n_estimators=100, random_state=seed),
+        "MLP": lambda: MLPRegressor((hidden,), max_iter=1000, random_state=seed),
+    }
+
+
+class LastValue:
+    """Tomorrow is as today."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.coef_ = self.intercept_ = np.zeros(0)
+
+    def score(self, x: np.ndarray, y: np.ndarray) -> float:
+        return float(r2_score(y, x[:, -1]))
+
+
 def size(model: Any) -> int:
     """Numbers that a fitted model keeps: coefficients, nodes of trees, support vectors with their weights."""
-    if isinstance(model, RandomForestClassifier):
+    if isinstance(model, (RandomForestClassifier, RandomForestRegressor)):
         return sum(tree.tree_.node_count for tree in model.estimators_)
     if isinstance(model, SVC):
         return model.support_vectors_.size + model.dual_coef_.size + model.intercept_.size
-    if isinstance(model, MLPClassifier):
+    if isinstance(model, (MLPClassifier, MLPRegressor)):
         return sum(array.size for array in (*model.coefs_, *model.intercepts_))
     return model.coef_.size + model.intercept_.size
 
@@ -143,7 +175,9 @@ class Trained:
 
 def run(preset: str, seed: int, options: Sequence[str] = ()) -> Trained:
     """Train a preset with options of ``lmn train`` in a temporary folder."""
-    config = configure(preset, [], [*options, "--seed", str(seed), "--data.seed", str(seed)])
+    config = configure(preset, [], [*options, "--seed", str(seed)])
+    if "seed" in config["data"]:
+        config["data"]["seed"] = seed
     splits = load_data(config)
     x = splits.test.x[:1024]
     watch = Watch(x, config["loss"]["burn_in"])
@@ -152,7 +186,8 @@ def run(preset: str, seed: int, options: Sequence[str] = ()) -> Trained:
         finished = train(config, Path(folder) / "run", progress=False, callbacks=[watch])
         seconds = time.process_time() - started
         found = {**watch.found, "end": dynamics(finished.machine(), x)}
-    return Trained(finished.metrics["test/accuracy"], finished.record["parameters"], seconds, found, splits)
+    score = finished.metrics["test/accuracy" if splits.task == "classification" else "test/r2"]
+    return Trained(score, finished.record["parameters"], seconds, found, splits)
 
 
 def fit(name: str, trained: Trained, seed: int) -> tuple[float, float, float]:
@@ -161,11 +196,15 @@ def fit(name: str, trained: Trained, seed: int) -> tuple[float, float, float]:
     parts = splits.train, splits.validation
     x = np.concatenate([part.x.flatten(1).numpy() for part in parts])
     y = np.concatenate([part.y.numpy() for part in parts])
-    model = baselines(trained.parameters, x.shape[1], splits.out_features, seed)[name]()
+    if splits.task == "classification":
+        model = baselines(trained.parameters, x.shape[1], splits.out_features, seed)[name]()
+    else:
+        model, y = forecasters(trained.parameters, x.shape[1], seed)[name](), y[:, 0]
     started = time.process_time()
     model.fit(x, y)
     seconds = time.process_time() - started
-    return float(model.score(splits.test.x.flatten(1).numpy(), splits.test.y.numpy())), float(size(model)), seconds
+    target = splits.test.y.numpy() if splits.task == "classification" else splits.test.y[:, 0].numpy()
+    return float(model.score(splits.test.x.flatten(1).numpy(), target)), float(size(model)), seconds
 
 
 def spread(values: Sequence[float], digits: int = 2, scale: float = 1.0) -> str:
@@ -197,7 +236,8 @@ def main() -> None:
     print(runs[0].splits.describe() + f"; {len(runs)} seed{'s' * (len(runs) > 1)}\n")
     rows = [[f"lattice (`lmn train {preset.name}`)", *_columns([(r.accuracy, float(r.parameters), r.seconds) for r in runs])]]
     rows += [[name, *_columns(found)] for name, found in scores.items()]
-    print(table(["", "test accuracy, %", "parameters", "CPU seconds"], rows), end="\n\n")
+    score = "test accuracy, %" if runs[0].splits.task == "classification" else "test R², %"
+    print(table(["", score, "parameters", "CPU seconds"], rows), end="\n\n")
     measured = {"branching ratio": (3, 1), "spikes per neuron and step": (3, 1), "silent, %": (1, 100), "saturated, %": (1, 100)}
     if "Lyapunov exponent" in runs[0].dynamics["end"]:
         measured = {"Lyapunov exponent": (3, 1), "mean magnitude": (3, 1)}
