@@ -12,7 +12,7 @@ from lmn_graph.rules import RULES
 from lmn_graph.training import configure, train
 from lmn_graph.training.build import build_machine
 
-HEAVY = {"blocksparse-helena", "pc-head-bench", "block-imagenet", "mnist"}
+HEAVY = {"block-imagenet", "block-mnist", "blocksparse-helena", "mnist", "pc-head-bench"}
 
 
 @pytest.fixture(autouse=True)
