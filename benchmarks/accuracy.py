@@ -95,7 +95,7 @@ def forecasters(parameters: int, inputs: int, seed: int) -> dict[str, Callable[[
         "last value": LastValue,
         "ridge regression": lambda: Ridge(alpha=1e-3),
         "random forest": lambda: RandomForestRegressor(n_estimators=100, random_state=seed),
-        "MLP": lambda: MLPRegressor((hidden,), max_iter=1000, random_state=seed),
+        "MLP": lambda: MLPRegressor(hidden_layer_sizes=(hidden,), max_iter=1000, random_state=seed),
     }
 
 
