@@ -582,6 +582,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_reported_once_and_not_asked_again(tmp_path):
     environment = os.environ | {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     environment.pop("LMN_COMPILE", None)
