@@ -37,6 +37,7 @@ def _templates(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype,
 
 
 def sums(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Σ over the edges of every node, [N, …] for each value of the message; no gradient."""
     n = call.connectivity.num_nodes
     expected = templates(call.message, tensors)
     width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
@@ -122,6 +123,7 @@ def _summing(message: Message, s: Signature, flat: tuple[bool, ...]) -> Callable
 
 
 def values_at_edges(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """The message of every edge, [E, …] for each of its values; no gradient."""
     s, graph = call.signature, call.connectivity
     expected = templates(call.message, tensors)
     width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
