@@ -136,8 +136,8 @@ def dynamics(machine: LatticeMachine, x: Tensor, seed: int = 0) -> dict[str, flo
     generator = torch.Generator().manual_seed(seed)
     damages = []
     for rows in (torch.arange(FLIPS) % len(x)).split(1024):
-        state, drive = continued(machine(x[rows]), machine=machine, x=x[rows], samples=len(rows), steps=11)
-        damages.append(criticality.damage_spreading(machine.rule, state, drive, steps=10, generator=generator))
+        state, drive, context = continued(machine(x[rows]), machine=machine, x=x[rows], samples=len(rows), steps=11)
+        damages.append(criticality.damage_spreading(machine.rule, state, drive, steps=10, generator=generator, context=context))
     machine.train(training)
     return {
         "branching ratio": criticality.branching_ratio(torch.cat(damages, 1)),

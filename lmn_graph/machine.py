@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.projectors.base import Projector
+from lmn_graph.projectors.base import Projection, Projector
 from lmn_graph.readouts.base import Readout
 from lmn_graph.rollout import Trajectory, rollout
 from lmn_graph.rules.base import State, UpdateRule
@@ -31,7 +31,7 @@ class LatticeMachine(nn.Module):
 
     Args:
         topology: the graph; the rule must be bound to it, the projector and the readout made for as many nodes.
-        projector: input to drive.
+        projector: input to drive, and to the context and the initial state where it makes them.
         rule: the update rule.
         readout: history to prediction.
         steps: T >= 1.
@@ -72,6 +72,12 @@ class LatticeMachine(nn.Module):
                 raise ValueError(f"{name} must be made for the topology's {topology.num_nodes} nodes, got {part.num_nodes}")
             if getattr(part, "channels", rule.channels) != rule.channels:
                 raise ValueError(f"{name}.channels must be the rule's {rule.channels}, got {part.channels}")
+        if rule.context_dim not in (0, getattr(projector, "context_dim", 0)):
+            given = getattr(projector, "context_dim", 0)
+            raise ValueError(
+                f"projector must give the context of {rule.context_dim} numbers that {type(rule).__name__} makes its weights from, as "
+                f"Hypernetwork(…, context_dim={rule.context_dim}) does; got {type(projector).__name__} with context_dim={given}"
+            )
         if not _same_edges(topology, rule):
             raise ValueError(f"rule must be bound to the topology of the machine, got one bound to {rule.connectivity}")
         if getattr(readout, "steps", self.steps) != self.steps:
@@ -82,21 +88,33 @@ class LatticeMachine(nn.Module):
         """The drive of an input batch, batch-first."""
         return self.projector(x)
 
+    def inputs(self, x: Tensor) -> Projection:
+        """The drive of an input batch and what else the projector makes of it: a context, an initial state."""
+        inputs = getattr(self.projector, "inputs", None)
+        return Projection(self.projector(x)) if inputs is None else inputs(x)
+
     def forward(self, x: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Output:
         """Predict for a batch; pass the returned state back in to carry a stream on."""
-        trajectory = self.run(self.drive(x), state, record=record)
+        trajectory = self.run(self.inputs(x), state, record=record)
         return Output(self.readout(trajectory.activity), trajectory, trajectory.state)
 
-    def run(self, drive: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Trajectory:
-        """The rollout of a given drive."""
+    def run(self, inputs: Tensor | Projection, state: State | None = None, *, record: tuple[str, ...] = ()) -> Trajectory:
+        """The rollout of a given drive, or of all that a projector makes of an input."""
+        drive, context, start = inputs if isinstance(inputs, Projection) else Projection(inputs)
         options: dict[str, Any] = {"steps": self.steps, "record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
-        if self.inject != "state":
-            return rollout(self.rule, drive, state=state, inject=self.inject, **options)
-        if state is not None:
-            raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
-        initial = self.rule.initial_state(drive.size(0))
-        state = type(initial)(drive.transpose(0, 1).contiguous(), *(field.to(drive.dtype) for field in initial[1:]))
-        return rollout(self.rule, None, state=state, **options)
+        options["context"] = context if self.rule.context_dim else None
+        if self.inject == "state":
+            if state is not None:
+                raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
+            return rollout(self.rule, None, state=self._starting_at(drive), **options)
+        if state is None and start is not None:
+            state = self._starting_at(start)
+        return rollout(self.rule, drive, state=state, inject=self.inject, **options)
+
+    def _starting_at(self, cells: Tensor) -> State:
+        """The initial state with the first field given, batch-first."""
+        initial = self.rule.initial_state(cells.size(0))
+        return type(initial)(cells.transpose(0, 1).contiguous(), *(field.to(cells.dtype) for field in initial[1:]))
 
     @torch.no_grad()
     def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lmn_graph.machine import evaluating
+from lmn_graph.projectors.base import Projection
 from lmn_graph.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,24 +47,33 @@ class PhysicsLoss(nn.Module):
 LOSSES: Registry[type[PhysicsLoss]] = Registry("loss", PhysicsLoss)
 
 
-def drive_of(machine: LatticeMachine, x: Tensor) -> Tensor:
-    """The drive of ``x``, with the projector in evaluation mode.
+def inputs_of(machine: LatticeMachine, x: Tensor) -> Projection:
+    """The drive and the context of ``x``, with the projector in evaluation mode.
 
     A second pass over part of a batch must not move running statistics, and should not draw another dropout mask.
     """
     with evaluating(machine.projector):
-        return machine.drive(x)
+        return machine.inputs(x)
 
 
-def continued(output: Output, *, machine: LatticeMachine, x: Tensor, samples: int, steps: int) -> tuple[Any, Tensor | None]:
+class Continued(NamedTuple):
+    """From where and under what a run goes on: the state, the drive (batch-first) or None, the context of the rule or None."""
+
+    state: Any
+    drive: Tensor | None
+    context: Tensor | None
+
+
+def continued(output: Output, *, machine: LatticeMachine, x: Tensor, samples: int, steps: int) -> Continued:
     """The final state of the first ``samples`` samples, and what drives the machine for ``steps`` more steps from there.
 
     That is nothing where the input entered once; else the drive again, one that changes from step to step from its beginning.
     """
     state: Any = type(output.state)(*(field[:, :samples].detach() for field in output.state))
-    if machine.inject != "every":
-        return state, None
-    drive = drive_of(machine, x[:samples])
-    if drive.ndim == 2 + (machine.rule.channels is not None):
-        return state, drive
-    return state, drive[:, torch.arange(steps, device=drive.device) % drive.shape[1]]
+    if machine.inject != "every" and not machine.rule.context_dim:
+        return Continued(state, None, None)
+    inputs = inputs_of(machine, x[:samples])
+    drive = inputs.drive if machine.inject == "every" else None
+    if drive is not None and drive.ndim == 3 + (machine.rule.channels is not None):
+        drive = drive[:, torch.arange(steps, device=drive.device) % drive.shape[1]]
+    return Continued(state, drive, inputs.context if machine.rule.context_dim else None)

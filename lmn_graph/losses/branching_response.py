@@ -43,8 +43,8 @@ class BranchingResponse(PhysicsLoss):
 
     def growth(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
         """σ of each sample that is followed, [min(B, samples)]."""
-        state, drive = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + 1)
-        return branching_response(machine.rule, state, drive, steps=self.steps)
+        state, drive, context = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + 1)
+        return branching_response(machine.rule, state, drive, context=context, steps=self.steps)
 
     def extra_repr(self) -> str:
         return f"target={self.target:g}, steps={self.steps}, samples={self.samples}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmn_graph.criticality import drive_corrected_ratio
 from lmn_graph.criticality._activity import check_raster
-from lmn_graph.losses.base import LOSSES, PhysicsLoss, drive_of
+from lmn_graph.losses.base import LOSSES, PhysicsLoss, inputs_of
 from topologies import _checks
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class DriveCorrectedRatio(PhysicsLoss):
         if not machine.rule.spiking:
             raise ValueError(f"DriveCorrectedRatio counts spikes, but {type(machine.rule).__name__} does not spike; use TangentGrowth")
         spikes = check_raster("activity", output.trajectory.activity, steps=2)
-        forced = spikes * forced_sites(drive_of(machine, x), spikes, inject=machine.inject, delay=self.delay)
+        forced = spikes * forced_sites(inputs_of(machine, x).drive, spikes, inject=machine.inject, delay=self.delay)
         ratio = drive_corrected_ratio(spikes, forced)
         return (ratio - self.target).square() + self._outside(spikes.flatten(1).mean(1))
 

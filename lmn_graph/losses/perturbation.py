@@ -49,10 +49,10 @@ class Perturbation(PhysicsLoss):
 
     def growth(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
         """ρ: [min(B, samples)] for a rule that does not spike, [1] for one that does."""
-        state, drive = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + 1)
+        state, drive, context = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + 1)
         if not machine.rule.spiking:
-            return tangent_growth(machine.rule, state, drive, steps=self.steps)
-        return damage_growth(machine.rule, state, drive, steps=self.steps, width=self.width).unsqueeze(0)
+            return tangent_growth(machine.rule, state, drive, context=context, steps=self.steps)
+        return damage_growth(machine.rule, state, drive, context=context, steps=self.steps, width=self.width).unsqueeze(0)
 
     def extra_repr(self) -> str:
         return f"target={self.target:g}, steps={self.steps}, samples={self.samples}, width={self.width:g}"

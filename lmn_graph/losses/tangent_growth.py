@@ -52,8 +52,8 @@ class TangentGrowth(PhysicsLoss):
 
     def growth(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
         """g of each sample that is followed, [min(B, samples)]."""
-        state, drive = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + self.align)
-        return tangent_growth(machine.rule, state, drive, steps=self.steps, align=self.align)
+        state, drive, context = continued(output, machine=machine, x=x, samples=self.samples, steps=self.steps + self.align)
+        return tangent_growth(machine.rule, state, drive, context=context, steps=self.steps, align=self.align)
 
     def extra_repr(self) -> str:
         return f"target={self.target:g}, steps={self.steps}, samples={self.samples}, align={self.align}"

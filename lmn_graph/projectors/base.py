@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -12,6 +13,20 @@ from torch_geometric.data import Data
 from lmn_graph.ports import ports_of
 from lmn_graph.registry import Registry
 from topologies import _checks
+
+
+class Projection(NamedTuple):
+    """What a projector makes of an input batch.
+
+    Attributes:
+        drive: ``[B, N]`` or per step ``[B, T, N]``, with a last axis C for a rule with channels.
+        context: ``[B, H]``, from which a rule with ``context_dim = H`` makes its weights; or None.
+        state: the cells at the start, ``[B, N(, C)]``: the first field of the initial state; or None for the rule's own.
+    """
+
+    drive: Tensor
+    context: Tensor | None = None
+    state: Tensor | None = None
 
 
 class Projector(nn.Module):
@@ -22,6 +37,7 @@ class Projector(nn.Module):
     Attributes:
         num_nodes: N.
         num_driven: P, the number of nodes that :meth:`project` gives a drive: the input ports, or all nodes.
+        context_dim: H, the width of the context that :meth:`inputs` gives; 0 for none.
 
     Args:
         in_shape: shape of one sample.
@@ -34,6 +50,7 @@ class Projector(nn.Module):
     """
 
     input_index: Tensor | None
+    context_dim: int = 0
 
     def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None, ports: bool = True) -> None:
         super().__init__()
@@ -47,16 +64,27 @@ class Projector(nn.Module):
         self.num_driven = self.num_nodes if self.input_index is None else self.input_index.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Check the input and :meth:`project` it."""
+        """The drive: check the input and :meth:`project` it."""
+        self.check(x)
+        return self.everywhere(self.project(x))
+
+    def inputs(self, x: Tensor) -> Projection:
+        """All that a machine is given: the drive and, from a projector that makes them, a context and an initial state."""
+        return Projection(self(x))
+
+    def check(self, x: Tensor) -> None:
+        """A ValueError for an input of another shape."""
         if not isinstance(x, Tensor) or x.dim() < 1 or tuple(x.shape[1:]) != self.in_shape:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must have shape [B, {', '.join(map(str, self.in_shape))}], got {got}")
-        drive = self.project(x)
+
+    def everywhere(self, drive: Tensor) -> Tensor:
+        """A drive of the driven nodes as one of all nodes, 0 elsewhere."""
         if self.input_index is None:
             return drive
         nodes = drive.dim() - (1 if self.channels is None else 2)  # a drive per step has its time before them
-        everywhere = drive.new_zeros(*drive.shape[:nodes], self.num_nodes, *drive.shape[nodes + 1 :])
-        return everywhere.index_copy(nodes, self.input_index, drive)
+        silent = drive.new_zeros(*drive.shape[:nodes], self.num_nodes, *drive.shape[nodes + 1 :])
+        return silent.index_copy(nodes, self.input_index, drive)
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class UpdateRule(MessagePassing):
         spiking: whether the activity is made of zeros and ones, and :meth:`flip` exists.
         reference: if True, sums over neighbours go through PyG's ``propagate`` even where a faster equal path exists.
         compile: whether sums of messages are compiled: "auto" (large ones, where there is a C++ compiler), "always" or "never".
+        context_dim: H, the width of the context [B, H] that :meth:`prepare` needs, or 0: it makes weights of its own for every sample.
 
     Args:
         topology: the graph, as PyG ``Data`` or as a ``Connectivity`` to share.
@@ -73,6 +74,7 @@ class UpdateRule(MessagePassing):
     """
 
     channels: int | None = None
+    context_dim: int = 0
     requires: ClassVar[frozenset[str]] = frozenset()
     spiking: ClassVar[bool] = False
     propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "weight": Tensor}

@@ -30,15 +30,17 @@ def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 
     activity = output.trajectory.activity
     generator = torch.Generator(device=activity.device).manual_seed(seed)
     if not machine.rule.spiking:
-        state, drive = continued(output, machine=machine, x=x, samples=PROBE, steps=LYAPUNOV[0] + LYAPUNOV[1])
-        growth = criticality.lyapunov(machine.rule, state, drive, steps=LYAPUNOV[0], discard=LYAPUNOV[1], generator=generator)
+        state, drive, context = continued(output, machine=machine, x=x, samples=PROBE, steps=LYAPUNOV[0] + LYAPUNOV[1])
+        growth = criticality.lyapunov(
+            machine.rule, state, drive, steps=LYAPUNOV[0], discard=LYAPUNOV[1], generator=generator, context=context
+        )
         return {"lyapunov": float(growth.mean()), "rate": float(activity.abs().mean())}
-    state, drive = continued(output, machine=machine, x=x, samples=PROBE, steps=steps + 1)
+    state, drive, context = continued(output, machine=machine, x=x, samples=PROBE, steps=steps + 1)
     # Every sample several times, each time with another neuron: one flip a sample leaves a standard deviation of 0.03 to 0.1.
     times = max(1, min(FLIPS, 2**22 // (len(x[:PROBE]) * machine.rule.num_nodes)))
     state = type(state)(*(field.repeat_interleave(times, 1) for field in state))
-    drive = None if drive is None else drive.repeat_interleave(times, 0)
-    damage = criticality.damage_spreading(machine.rule, state, drive, steps=steps, generator=generator)
+    drive, context = (None if part is None else part.repeat_interleave(times, 0) for part in (drive, context))
+    damage = criticality.damage_spreading(machine.rule, state, drive, steps=steps, generator=generator, context=context)
     mean = activity.mean((0, 1))
     return {
         "branching_ratio": criticality.branching_ratio(damage),
@@ -74,8 +76,9 @@ def quality(machine: LatticeMachine, batches: Batches, task: str, scale: Sequenc
 @torch.no_grad()
 def history(machine: LatticeMachine, x: Tensor, steps: int) -> Tensor:
     """Activity [B, T, N(, C)] of a longer run than the machine's own, for pictures."""
-    drive = machine.drive(x)
+    inputs = machine.inputs(x)
+    context = inputs.context if machine.rule.context_dim else None
     if machine.inject == "state":
-        state = machine.run(drive).state
-        return rollout(machine.rule, None, state=state, steps=steps).activity
-    return rollout(machine.rule, drive, steps=steps, inject=machine.inject).activity
+        state = machine.run(inputs).state
+        return rollout(machine.rule, None, state=state, steps=steps, context=context).activity
+    return rollout(machine.rule, inputs.drive, steps=steps, inject=machine.inject, context=context).activity
