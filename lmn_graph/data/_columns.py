@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +19,16 @@ from .base import ENCODERS, Encoder, Inputs
 MAX_CATEGORIES = 100
 FEW_WORDS = 0.05
 IDENTIFIER_ROWS = 20
+KINDS = {"category": "categories", "boolean": "true and false"}
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of the user's file.
 
-    A number or boolean (0, 1) becomes z = (v − mean) / scale, a missing one z of ``fill``, followed by 1 where it is missing if
-    ``indicator``. A category becomes one 0/1 feature for each of ``categories`` and a last one for any other word or none.
+    A number or boolean (0, 1) becomes z = (v − mean) / scale, with ln v for v if ``log``; a missing one z of ``fill``, followed by 1
+    where it is missing if ``indicator``. A category becomes one 0/1 feature for each of ``categories`` and a last one for any other word
+    or none.
 
     Args:
         name: column name.
@@ -35,6 +37,7 @@ class Column:
         fill: median of the training rows.
         indicator: whether training rows were missing.
         categories: words of the training rows; beyond ``MAX_CATEGORIES`` the most frequent.
+        log: whether the natural logarithm is taken first; mean, scale and fill are of the logarithms then.
     """
 
     name: str
@@ -44,13 +47,14 @@ class Column:
     fill: float = 0.0
     indicator: bool = False
     categories: tuple[str, ...] = ()
+    log: bool = False
 
     @property
     def features(self) -> list[str]:
         """What each feature says."""
         if self.kind == "category":
             return [f"{self.name}={word}" for word in self.categories] + [f"{self.name}=other"]
-        return [self.name] + [f"{self.name} is missing"] * self.indicator
+        return [f"log {self.name}" if self.log else self.name] + [f"{self.name} is missing"] * self.indicator
 
     def encode(self, file: CsvFile) -> np.ndarray:
         """float64 [n, len(features)]."""
@@ -58,7 +62,7 @@ class Column:
             number = {word: i for i, word in enumerate(self.categories)}
             codes = [number.get(word, len(self.categories)) for word in file.words(self.name)]
             return np.eye(len(self.categories) + 1)[codes]
-        values = numbers(file, self.name, self.kind)
+        values = logarithms(file, self.name) if self.log else numbers(file, self.name, self.kind)
         lost = np.isnan(values)
         scaled = (np.where(lost, self.fill, values) - self.mean) / self.scale
         return np.stack([scaled, lost][: 1 + self.indicator], axis=1)
@@ -119,6 +123,25 @@ def numbers(file: CsvFile, name: str, kind: str = "number") -> np.ndarray:
     return values
 
 
+def logarithms(file: CsvFile, name: str) -> np.ndarray:
+    """ln of a column as float64 [n], NaN where a value is missing.
+
+    Raises:
+        ValueError: with the line, for what ``numbers`` refuses and for a number that is not > 0.
+    """
+    return np.log(positive(file, name))
+
+
+def positive(file: CsvFile, name: str) -> np.ndarray:
+    """``numbers`` of a column whose logarithm is to be taken, checked for that."""
+    values = numbers(file, name)
+    bad = values <= 0
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{file.where(row)}: column {name!r} must be > 0 for its logarithm, got {file.words(name)[row]!r}")
+    return values
+
+
 def _parse(words: np.ndarray) -> np.ndarray:
     """float64 of each word, NaN where it is no number."""
     import pandas
@@ -176,17 +199,24 @@ class TableEncoder(Encoder):
 
 
 def fit_columns(
-    file: CsvFile, rows: np.ndarray, categorical: Collection[str], skip: Collection[str]
+    file: CsvFile, rows: np.ndarray, categorical: Collection[str], skip: Collection[str], log: Collection[str] = ()
 ) -> tuple[list[Column], list[tuple[str, str]]]:
-    """Columns fitted on ``rows`` alone, and (name, reason) of those that say nothing there."""
+    """Columns fitted on ``rows`` alone, those in ``log`` by their logarithms, and (name, reason) of those that say nothing there."""
     columns, ignored = [], []
     for name in file.header:
         if name in skip:
             continue
         kind = "category" if name in categorical else infer_kind(file, name)
-        column = (
-            _fit_words(name, file.words(name)[rows]) if kind == "category" else _fit_numbers(name, kind, numbers(file, name, kind)[rows])
-        )
+        column: Column | str
+        if name in log:
+            if kind != "number":
+                raise ValueError(f"log: column {name!r} of {file.path} holds {KINDS[kind]}, only numbers have a logarithm")
+            column = _fit_numbers(name, kind, logarithms(file, name)[rows])
+            column = replace(column, log=True) if isinstance(column, Column) else column
+        elif kind == "category":
+            column = _fit_words(name, file.words(name)[rows])
+        else:
+            column = _fit_numbers(name, kind, numbers(file, name, kind)[rows])
         if isinstance(column, Column):
             columns.append(column)
         else:

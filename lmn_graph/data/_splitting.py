@@ -99,6 +99,7 @@ def divide(
     *,
     classes: Sequence[str] | None = None,
     fixed: int | None = None,
+    log: bool = False,
     test_fraction: float,
     validation_fraction: float,
     seed: int,
@@ -111,6 +112,7 @@ def divide(
         values: regression targets float64 [n, k]; not looked at for classification.
         classes: class names in their order; None: sorted from the rows.
         fixed: rows from this one on are the given test rows; None: draw them.
+        log: whether the regression is of the logarithms of ``values``.
         test_fraction, validation_fraction, seed: see ``split_rows``.
 
     Raises:
@@ -120,7 +122,7 @@ def divide(
     options["test_fraction"] = test_fraction if fixed is None else None
     if words is None:
         rows = split_rows(len(values) if fixed is None else fixed, **options)
-        target = Target.regression(name, values[rows.train])
+        target = Target.regression(name, values[rows.train], log=log)
         y = target.encode_numbers(values)
     else:
         target = Target.classification(name, class_table(words[:fixed]) if classes is None else classes)

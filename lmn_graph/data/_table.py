@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from lmn_graph.registry import did_you_mean
 from topologies import _checks
 
 from ._arff import ARFF_ENDINGS, read_table
-from ._columns import TableEncoder, fit_columns, infer_kind, numbers
+from ._columns import TableEncoder, fit_columns, infer_kind, numbers, positive
 from ._csv import CsvFile
 from ._splitting import divide
 from ._target import Task, infer_task, whole_words
@@ -24,6 +25,7 @@ def table(
     task: Task = "auto",
     drop: list[str] | str | None = None,
     categorical: list[str] | str | None = None,
+    log: list[str] | str | None = None,
     separator: str | None = None,
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
@@ -44,6 +46,8 @@ def table(
             else a regression. Nominal attributes are classes.
         drop: columns to leave out (identifiers, anything that gives the answer away).
         categorical: columns whose numbers are names of categories.
+        log: columns of numbers > 0, the target among them if wanted, whose natural logarithm is taken before scaling. Predictions of such
+            a target come back in its own units; losses and metrics are of the logarithm. Under task "auto" it is a regression.
         separator: character between the columns; None: a tab for .tsv, else a comma. Not for .arff.
         test_fraction: share of all rows, in (0, 0.9].
         validation_fraction: share of the remaining rows, in (0, 0.9].
@@ -53,18 +57,24 @@ def table(
         ValueError: naming the argument, or the line of the file.
     """
     _checks.choice("task", task, ("auto", "classification", "regression"))
-    dropped, words = _names("drop", drop), _names("categorical", categorical)
+    dropped, words, logged = _names("drop", drop), _names("categorical", categorical), _names("log", log)
     if separator is not None and str(path).lower().endswith(ARFF_ENDINGS):
         raise ValueError(f"separator must be None for an .arff file, got {separator!r}")
     file = read_table(path, separator=separator, text=[*words, *([target] if isinstance(target, str) else [])])
     if target is None:
         raise ValueError(f"target must name the column to predict, one of {', '.join(map(repr, file.header))}")
-    for argument, names in (("target", [target]), ("drop", dropped), ("categorical", words)):
+    for argument, names in (("target", [target]), ("drop", dropped), ("categorical", words), ("log", logged)):
         for name in names:
             if name not in file.header:
                 raise ValueError(f"{argument}: {file.path} has no column {name!r}{did_you_mean(name, file.header)}")
     if target in dropped:
         raise ValueError(f"drop must not hold the target {target!r}")
+    for argument, others in (("drop", dropped), ("categorical", words)):
+        for name in logged:
+            if name in others:
+                raise ValueError(f"log and {argument} must not both hold {name!r}")
+    if target in logged and (task == "classification" or target in file.nominal):
+        raise ValueError(f"log must not hold the target {target!r}, which is a class")
     return fit_table(
         file.path.name,
         file,
@@ -72,6 +82,7 @@ def table(
         task=task,
         dropped=dropped,
         categorical=words,
+        log=logged,
         separator=separator,
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
@@ -91,13 +102,16 @@ def fit_table(
     test_fraction: float,
     validation_fraction: float,
     seed: int,
+    log: Collection[str] = (),
 ) -> Splits:
     """The splits of a file that has been read, called ``name``; arguments as in ``table``, ``dropped`` being its ``drop``."""
-    labels, values = _read_target(file, target, task)
-    goal, y, rows = divide(target, labels, values, test_fraction=test_fraction, validation_fraction=validation_fraction, seed=seed)
+    labels, values = _read_target(file, target, task, target in log)
+    goal, y, rows = divide(
+        target, labels, values, log=target in log, test_fraction=test_fraction, validation_fraction=validation_fraction, seed=seed
+    )
     nameless = [(column, "no name") for column in file.header if column.startswith("unnamed column ")]
     names = {*categorical, *file.nominal}
-    columns, ignored = fit_columns(file, rows.train, names, {target, *dropped, *(column for column, _ in nameless)})
+    columns, ignored = fit_columns(file, rows.train, names, {target, *dropped, *(column for column, _ in nameless)}, log)
     ignored = [*((column, "dropped") for column in dropped), *nameless, *ignored]
     if not columns:
         raise ValueError(f"{file.path} has no column to predict {target!r} from: {ignored or 'there is no other column'}")
@@ -115,18 +129,18 @@ def _names(argument: str, given: list[str] | str | None) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def _read_target(file: CsvFile, target: str, task: Task) -> tuple[list[str] | None, np.ndarray]:
-    """Class words or None, and numbers [n, 1] (empty for classes)."""
+def _read_target(file: CsvFile, target: str, task: Task, log: bool) -> tuple[list[str] | None, np.ndarray]:
+    """Class words or None, and numbers [n, 1] (empty for classes), > 0 if their logarithms are wanted."""
     words = file.words(target)
     lost = words == ""
     if lost.any():
         raise ValueError(f"{file.where(int(lost.argmax()))}: the target {target!r} is missing")
     if task == "classification":
         return words.tolist(), np.empty((0, 1))
-    if task == "auto" and (target in file.nominal or infer_kind(file, target, "set task to classification") != "number"):
+    if task == "auto" and not log and (target in file.nominal or infer_kind(file, target, "set task to classification") != "number"):
         return words.tolist(), np.empty((0, 1))
-    values = numbers(file, target)
-    if task == "auto" and infer_task(values) == "classification" and values.min() < values.max():
+    values = positive(file, target) if log else numbers(file, target)
+    if task == "auto" and not log and infer_task(values) == "classification" and values.min() < values.max():
         return whole_words(values), np.empty((0, 1))
     if values.min() == values.max():
         raise ValueError(f"target {target!r} is constant ({words[0]}): there is nothing to predict")

@@ -180,5 +180,5 @@ class Splits:
     def describe(self) -> str:
         """One line for people."""
         sizes = f"{len(self.train)} training, {len(self.validation)} validation, {len(self.test)} test rows"
-        goal = f"{self.out_features} classes" if self.classes else f"regression of {self.encoder.target.name}"
+        goal = f"{self.out_features} classes" if self.classes else f"regression of {self.encoder.target.label}"
         return f"{self.name}: {sizes}; input {' × '.join(map(str, self.in_shape))}; {goal}"

@@ -207,6 +207,7 @@ def test_options_work_on_a_command_line(function: Callable[..., Splits]) -> None
         given = parser.parse_args(["--data.drop", "[id, name]", "--data.target", "7", "--data.task", "regression"]).data
         assert (given.drop, given.target, given.task) == (["id", "name"], "7", "regression")
         assert parser.parse_args(["--data.drop", "id,name"]).data.drop == "id,name"
+        assert parser.parse_args(["--data.log", "price,carat"]).data.log == "price,carat"
 
 
 @pytest.mark.parametrize(

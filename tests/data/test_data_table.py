@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_bad_tables(write: Write, text: str, message: str) -> None:
         ({"target": "y", "drop": ["y"]}, "drop must not hold the target 'y'"),
         ({"target": "y", "drop": [1]}, "drop must be a list of column names"),
         ({"target": "y", "categorical": "hues"}, "categorical: .* did you mean 'hue'"),
+        ({"target": "y", "log": "ide"}, "log: .* has no column 'ide'; did you mean 'id'"),
+        ({"target": "y", "log": [1]}, "log must be a list of column names"),
+        ({"target": "y", "log": "id", "drop": "id"}, "log and drop must not both hold 'id'"),
+        ({"target": "y", "log": "id", "categorical": "id"}, "log and categorical must not both hold 'id'"),
+        ({"target": "y", "log": "hue"}, "log: column 'hue' of .*a.csv holds categories, only numbers have a logarithm"),
+        ({"target": "y", "log": "open"}, "log: column 'open' of .*a.csv holds true and false, only numbers"),
+        ({"target": "y", "log": "y"}, r"a.csv, line 2: column 'y' must be > 0 for its logarithm, got '-\d"),
+        ({"target": "y", "log": "y", "task": "classification"}, "log must not hold the target 'y', which is a class"),
+        ({"target": "hue", "log": "hue"}, "line 2: column 'hue' must be a finite number, got"),
         ({"target": "y", "task": "ranking"}, "task must be one of 'auto'"),
         ({"target": "y", "separator": ";;"}, "separator must be one character"),
         ({"target": "y", "separator": 3}, "separator must be one character"),
@@ -420,6 +430,86 @@ def test_diamonds(diamonds_csv: Path) -> None:
     prices = encoder.decode(splits.test.y)
     assert min(prices) > 300
     assert isinstance(prices[0], float)
+
+
+def _sales(rows: int = 60) -> list[list[str]]:
+    """weight (numbers > 0, some missing), hue, price (a power of the weight): what belongs on logarithmic axes."""
+    generator = np.random.default_rng(3)
+    lines = []
+    for i in range(rows):
+        weight = generator.lognormal(0, 1)
+        lines.append(["" if i % 9 == 4 else f"{weight:.4f}", ["red", "blue"][i % 2], f"{300 * weight**1.7:.2f}"])
+    return lines
+
+
+def test_logarithms(write: Write) -> None:
+    """The encoding of the logged columns is that of a file in which somebody else took the logarithms; prices come back as prices."""
+    lines = _sales()
+    logged = [[a and repr(math.log(float(a))), b, repr(math.log(float(c)))] for a, b, c in lines]
+    header = ["weight", "hue", "price"]
+    splits = data.load(write("a.csv", _text(lines, header)), target="price", log="price, weight")
+    other = data.load(write("b.csv", _text(logged, header)), target="price")
+    for part in ("train", "validation", "test"):
+        torch.testing.assert_close(getattr(splits, part).x, getattr(other, part).x)
+        torch.testing.assert_close(getattr(splits, part).y, getattr(other, part).y)
+    assert _table(splits.encoder).features == ["log weight", "weight is missing", "hue=blue", "hue=red", "hue=other"]
+    assert splits.describe().endswith("regression of log price")
+    target = splits.encoder.target
+    np.testing.assert_allclose(target.scale, other.encoder.target.scale)
+    np.testing.assert_allclose(splits.encoder.decode(splits.test.y), np.exp(other.encoder.decode(other.test.y)), rtol=1e-6)
+    prices = [float(line[2]) for line in lines]
+    np.testing.assert_allclose(target.decode(target.encode_numbers(np.array(prices)[:, None])), prices, rtol=1e-5)
+    assert target.name == "price"
+
+
+def test_logarithms_survive_in_a_run(write: Write) -> None:
+    """Back from JSON the encoder takes them of a new file, and refuses there what has none; a record without the word has none."""
+    lines, header = _sales(), ["weight", "hue", "price"]
+    path = write("a.csv", _text(lines, header))
+    splits = data.table(path, target="price", log=["weight", "price"])
+    encoder = Encoder.from_dict(json.loads(json.dumps(splits.encoder.to_dict())))
+    assert encoder == splits.encoder
+    x = encoder.encode(path).x
+    assert all((x == row).all(1).any() for row in splits.test.x)
+    assert encoder.decode(splits.test.y) == splits.encoder.decode(splits.test.y)
+    for bad in ("0", "-0.5"):
+        with pytest.raises(ValueError, match=rf"b.csv, line 3: column 'weight' must be > 0 for its logarithm, got '{bad}"):
+            encoder.encode(write("b.csv", f"weight,hue\n1,red\n{bad},red\n"))
+    record = data.table(path, target="price").encoder.to_dict()
+    del record["target"]["log"], record["columns"][0]["log"]
+    assert Encoder.from_dict(record) == data.table(path, target="price").encoder
+    record["target"]["log"] = "yes"
+    with pytest.raises(ValueError, match="log must be True or False, got 'yes'"):
+        Encoder.from_dict(record)
+
+
+def test_what_has_no_logarithm_is_named(write: Write) -> None:
+    lines, header = _sales(), ["weight", "hue", "price"]
+    lines[20][0], lines[30][2] = "0.0", "0"
+    path = write("a.csv", _text(lines, header))
+    with pytest.raises(ValueError, match=r"a.csv, line 22: column 'weight' must be > 0 for its logarithm, got '0.0'"):
+        data.table(path, target="price", log="weight")
+    with pytest.raises(ValueError, match=r"a.csv, line 32: column 'price' must be > 0 for its logarithm, got '0'"):
+        data.table(path, target="price", log="price")
+    with pytest.raises(ValueError, match=r"target 'p' must be > 0 for its logarithm, got -2"):
+        Target.regression("p", np.array([[1.0], [-2.0]]), log=True)
+
+
+def test_a_target_with_a_logarithm_is_a_quantity(write: Write) -> None:
+    """A few whole numbers are classes, but not if their logarithm is asked for."""
+    path = write("a.csv", _text([[f"{i}.5", f"{1 + i % 3}"] for i in range(30)], ["x", "y"]))
+    assert data.table(path, target="y").task == "classification"
+    assert data.table(path, target="y", log="y").task == "regression"
+
+
+def test_diamonds_on_logarithmic_axes(diamonds_csv: Path) -> None:
+    """Price is close to a power of carat: their logarithms correlate more than they do; a few zeros in x, y, z are no matter."""
+    plain = data.load(diamonds_csv, target="price")
+    logged = data.load(diamonds_csv, target="price", log="price,carat")
+    assert torch.equal(plain.train.x[:, 1:], logged.train.x[:, 1:])
+    of_plain, of_logged = (float(np.corrcoef(part.train.x[:, 0], part.train.y[:, 0])[0, 1]) for part in (plain, logged))
+    assert of_logged > max(of_plain, 0.95)
+    np.testing.assert_allclose(logged.encoder.decode(logged.test.y), plain.encoder.decode(plain.test.y), rtol=1e-5, atol=0.01)
 
 
 def test_target_keeps_its_name() -> None:
