@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,10 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
+from lmn_graph._columns import Columns, ScatteredColumns
+from lmn_graph.halting import Halting, HaltingUnit, Tally, over_samples, select_samples
 from lmn_graph.rules.base import State, UpdateRule
 from topologies import _checks
 
 Inject = Literal["every", "first", "state"]
+
+# Share of the samples held that must have stopped before a halting rollout drops them, as measured in docs/halting.md.
+_DROP_FROM = 0.25
 
 
 class Trajectory(NamedTuple):
@@ -25,11 +31,14 @@ class Trajectory(NamedTuple):
         activity: ``[B, T, N]`` or ``[B, T, N, C]``, a transposed view of node-major memory.
         state: the state after the last step, node-major, to be passed to the next rollout.
         recorded: the state fields asked for, each ``[B, T, N(, C)]``, as they are after each step.
+        halting: when each sample stopped, or None where none could. With it ``state`` is the mean Σ p s over the steps of a sample, and
+            ``activity`` and ``recorded`` are zero after its last step.
     """
 
     activity: Tensor
     state: State
     recorded: dict[str, Tensor]
+    halting: Halting | None = None
 
 
 def rollout(
@@ -44,8 +53,9 @@ def rollout(
     truncate: int | None = None,
     checkpoint: int | None = None,
     inject: Literal["every", "first"] = "every",
+    halting: HaltingUnit | None = None,
 ) -> Trajectory:
-    """Apply a rule ``steps`` times.
+    """Apply a rule ``steps`` times, or with ``halting`` to each sample until it stops.
 
     Memory grows by the activity, by the fields in ``record`` and, where gradients are asked for, by what back-propagation
     keeps; nothing else depends on ``steps``.
@@ -62,13 +72,17 @@ def rollout(
         truncate: cut the gradient every so many steps (truncated back-propagation through time).
         checkpoint: keep activations only every so many steps and recompute the rest in the backward pass.
         inject: "every" step gets a constant drive, or only the "first".
+        halting: lets every sample stop by itself, ``steps`` being the budget. Samples that stopped are no longer computed. Gradients are
+            cut and recomputed as without; a rule's own ``run`` is not used.
 
     Raises:
         ValueError: if the drive, the state or an option does not fit the rule.
     """
     if not isinstance(rule, UpdateRule):
         raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
-    steps = _checks.integer("steps", steps, minimum=1)
+    if halting is not None and not isinstance(halting, HaltingUnit):
+        raise ValueError(f"halting must be a HaltingUnit or None, got {type(halting).__name__}")
+    steps = _checks.integer("steps" if halting is None else "steps, the budget of halting,", steps, minimum=1)
     _checks.choice("inject", inject, ("every", "first"))
     for name, value in (("truncate", truncate), ("checkpoint", checkpoint)):
         if value is not None:
@@ -80,7 +94,13 @@ def rollout(
     if drive is not None:  # one dtype from the first step on
         state = type(state)(*(field.to(torch.promote_types(field.dtype, drive.dtype)) for field in state))
     fields = _recorded_fields(state, record)
+    if halting is not None:
+        halting.check(rule, connectivity.num_nodes)
     p = rule.prepare(context, graph if graph is None else connectivity)
+    if halting is not None:
+        may_drop = context is None or type(rule).select is not UpdateRule.select
+        loop = _HaltingLoop(rule, halting, drives, steps, fields, inject, _DROP_FROM if may_drop else math.inf)
+        return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
     if hasattr(rule, "run"):
         return rule.run(p, state, drives, steps=steps, record=fields, truncate=truncate, checkpoint=checkpoint, inject=inject)
 
@@ -91,7 +111,7 @@ def rollout(
             outputs.append((activity, *(getattr(state, field) for field in fields)))
         return state, outputs
 
-    columns = _Columns(steps, 1 + len(fields))
+    columns = Columns(steps, 1 + len(fields))
     for start, stop in pairwise(_boundaries(steps, truncate, checkpoint)):
         if truncate is not None and start > 0 and start % truncate == 0:
             state = type(state)(*(field.detach() for field in state))
@@ -104,6 +124,75 @@ def rollout(
     return Trajectory(activity, state, dict(zip(fields, recorded)))
 
 
+class _HaltingLoop:
+    """The loop in which samples stop: at the ends of segments those that did are dropped, once enough have."""
+
+    def __init__(
+        self,
+        rule: UpdateRule,
+        unit: HaltingUnit,
+        drives: Tensor | None,
+        steps: int,
+        fields: tuple[str, ...],
+        inject: str,
+        drop_from: float,
+    ) -> None:
+        self.rule, self.unit, self.drives, self.steps = rule, unit, drives, steps
+        self.fields, self.inject, self.drop_from = fields, inject, drop_from
+
+    def run(self, p: Any, state: State, boundaries: list[int], truncate: int | None, checkpoint: int | None) -> Trajectory:
+        batch_size, drives = state[0].size(1), self.drives
+        samples = torch.arange(batch_size, device=state[0].device)  # the places in the batch of those that are held
+        tally = Tally.start(state)
+        finished: list[tuple[Tensor, Tally]] = []
+        columns = ScatteredColumns(self.steps, batch_size)
+        some_stopped = False
+        for start, stop in pairwise(boundaries):
+            if truncate is not None and start > 0 and start % truncate == 0:
+                state = type(state)(*(field.detach() for field in state))
+            segment: tuple[Any, ...] = (p, drives, samples, state, tally, some_stopped, start, stop)
+            if checkpoint is not None and torch.is_grad_enabled():
+                state, tally, outputs = activation_checkpoint(self.segment, *segment, use_reentrant=False)
+            else:
+                state, tally, outputs = self.segment(*segment)
+            columns.extend(outputs, samples)
+            going = int(tally.going.sum())
+            if going == 0:
+                break
+            some_stopped = going < samples.numel()
+            if samples.numel() - going >= max(1, self.drop_from * samples.numel()):
+                stopped, kept = (~tally.going).nonzero().flatten(), tally.going.nonzero().flatten()
+                finished.append((samples.index_select(0, stopped), tally.select(stopped)))
+                samples, state, tally = samples.index_select(0, kept), select_samples(state, kept), tally.select(kept)
+                p, some_stopped = self.rule.select(p, kept), False
+                if drives is not None and drives.size(0) == 1:
+                    drives = drives.index_select(2, kept)
+        whole = Tally.joined([*finished, (samples, tally)])
+        activity, *recorded, weights = columns.batch_first()
+        halting = Halting(weights.squeeze(2), whole.steps, whole.steps + (1 - whole.total))
+        return Trajectory(activity, whole.mean, dict(zip(self.fields, recorded)), halting)
+
+    def segment(
+        self, p: Any, drives: Tensor | None, samples: Tensor, state: State, tally: Tally, some_stopped: bool, start: int, stop: int
+    ) -> tuple[State, Tally, list[tuple[Tensor, ...]]]:
+        outputs = []
+        for t in range(start, stop):
+            drive = _drive_at(drives, t, self.inject)
+            if drive is not None and drive.size(1) != samples.numel():  # one of many steps: only this one is selected
+                drive = drive.index_select(1, samples)
+            going, before = tally.going, state
+            state, activity = self.rule.step(p, state, drive)
+            if some_stopped or t > start:  # a stopped sample stays where it is
+                state = type(state)(*(torch.where(over_samples(going, s), s, old) for s, old in zip(state, before)))
+            h = self.unit(state[0]).to(tally.total.dtype)
+            tally, weight = tally.add(h, state, -math.inf if t + 1 == self.steps else 1 - self.unit.epsilon)
+            values = (activity, *(getattr(state, field) for field in self.fields))
+            if some_stopped or t > start:
+                values = tuple(value.masked_fill(~over_samples(going, value), 0) for value in values)
+            outputs.append((*values, weight.unsqueeze(0)))
+        return state, tally, outputs
+
+
 def _boundaries(steps: int, *periods: int | None) -> list[int]:
     """Where segments begin and end: at the multiples of every period. Without gradients every step is one, so that nothing waits
     beside the buffers."""
@@ -111,33 +200,6 @@ def _boundaries(steps: int, *periods: int | None) -> list[int]:
     for period in periods if torch.is_grad_enabled() else (1,):
         marks.update(range(0, steps, period or steps))
     return sorted(marks)
-
-
-class _Columns:
-    """Per-step tensors on their way to [B, T, N(, C)]; without gradients they are written in place, never held twice."""
-
-    def __init__(self, steps: int, width: int) -> None:
-        self.steps = steps
-        self.lists: list[list[Tensor]] = [[] for _ in range(width)]
-        self.buffers: list[Tensor] = []
-        self.filled = 0
-
-    def extend(self, outputs: list[tuple[Tensor, ...]]) -> None:
-        if torch.is_grad_enabled():
-            for output in outputs:
-                for values, column in zip(output, self.lists):
-                    column.append(values)
-            return
-        if not self.buffers:
-            self.buffers = [values.new_empty(self.steps, *values.shape) for values in outputs[0]]
-        for output in outputs:
-            for values, buffer in zip(output, self.buffers):
-                buffer[self.filled] = values
-            self.filled += 1
-
-    def batch_first(self) -> list[Tensor]:
-        stacked = self.buffers or [torch.stack(column) for column in self.lists]
-        return [values.movedim(2, 0) for values in stacked]
 
 
 def _drive_at(drives: Tensor | None, t: int, inject: str) -> Tensor | None:

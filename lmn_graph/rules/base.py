@@ -119,6 +119,18 @@ class UpdateRule(MessagePassing):
     def prepare(self, context: Tensor | None = None, graph: Data | Connectivity | None = None) -> Any:
         """What stays the same over a rollout: bounded parameters, prepared weights. Called once per rollout."""
 
+    def select(self, p: Any, samples: Tensor) -> Any:
+        """What :meth:`prepare` returned, for some of the samples of a batch: a rollout that halts drops those that have stopped.
+
+        A rule that prepares something of its own for every sample, from a context, overrides it; as long as it does not, a halting
+        rollout with a context carries stopped samples along. Here: ``p``, nothing in which belongs to a sample.
+
+        Args:
+            p: from :meth:`prepare`, or from an earlier call of this method.
+            samples: places of the samples that stay, int64, among those that ``p`` is for.
+        """
+        return p
+
     @abstractmethod
     def step(self, p: Any, state: State, drive: Tensor | None) -> tuple[State, Tensor]:
         """One step, pure: the next state and the activity, for what :meth:`prepare` returned."""

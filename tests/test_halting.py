@@ -1,0 +1,442 @@
+"""Adaptive computation time: a rollout that halts is Graves' sums written out sample by sample, whatever else is asked of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import topologies
+from lmn_graph import Connectivity, rollout
+from lmn_graph.halting import HALTING, HaltingUnit
+from lmn_graph.rollout import Trajectory
+from lmn_graph.rules import RULES, CellState, DistanceKernelCA, RelativisticCA, SpikingSOC, UpdateRule
+from lmn_graph.rules.base import _PROPERTIES
+from lmn_graph.surrogates import Gaussian
+
+T, B, N = 12, 7, 13
+
+
+class Scaled(NamedTuple):
+    weight: Tensor
+    scale: Tensor
+
+
+class Contextual(UpdateRule):
+    """x ← tanh(c_b (W x)_i + drive): a rule with something of its own, c = exp(context · u), for every sample."""
+
+    context_dim = 2
+
+    def __init__(self, topology) -> None:
+        super().__init__(topology)
+        self.weight = torch.nn.Parameter(torch.linspace(-1, 1, self.connectivity.num_edges))
+        self.u = torch.nn.Parameter(torch.tensor([0.3, -0.6]))
+        self.selected = []
+
+    def initial_state(self, batch_size, *, graph=None):
+        return CellState(self.weight.new_zeros(self.num_nodes, batch_size))
+
+    def prepare(self, context=None, graph=None):
+        return Scaled(self.weight, (context.to(self.u.dtype) @ self.u).exp())
+
+    def select(self, p, samples):
+        self.selected.append(samples.numel())
+        return p._replace(scale=p.scale[samples])
+
+    def step(self, p, state, drive):
+        target, source = self.connectivity.edge_index[1], self.connectivity.edge_index[0]
+        total = torch.zeros_like(state.x).index_add(0, target, p.weight.unsqueeze(1) * state.x[source])
+        x = torch.tanh(p.scale * total if drive is None else p.scale * total + drive)
+        return CellState(x), x
+
+
+class ContextualWithoutSelect(Contextual):
+    """The same, by an author who did not think of halting."""
+
+    select = UpdateRule.select
+
+
+@pytest.fixture
+def rule(random_graph, normal):
+    return spread_parameters(RelativisticCA(random_graph, leak=0.5), normal)
+
+
+@pytest.fixture
+def drive(normal):
+    return normal(B, N).requires_grad_()
+
+
+def spread_parameters(rule, normal):
+    rule.double()
+    with torch.no_grad():
+        for parameter in rule.parameters():
+            parameter += 0.3 * normal(*parameter.shape)
+    return rule
+
+
+def unit_for(rule, *, nodes=N, spread=1.0, bias=-2.0, **options):
+    """A unit under which the samples of a batch stop at different steps."""
+    unit = HaltingUnit(rule.connectivity, channels=rule.channels, bias=bias, **options).double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        unit.weight.copy_(spread * torch.randn(unit.weight.shape, generator=generator, dtype=torch.float64))
+    return unit
+
+
+def probability(unit, x: Tensor) -> Tensor:
+    """h of one sample, [N] or [N, C], written out anew."""
+    x = x if unit.channels is not None else x[:, None]
+    weight = unit.weight if unit.channels is not None else unit.weight[..., None]
+    cells = (x * weight).sum(1)
+    pooled = {"linear": cells.sum(), "mean": cells.mean(), "min": cells.min(), "max": cells.max()}[unit.pool]
+    return 1 / (1 + (-pooled - unit.bias).exp())
+
+
+def by_hand(rule, unit, drive, *, steps=T, state=None, truncate=None, inject="every", context=None, record=()):
+    """Graves 2016, equations 5 to 9, one sample at a time in a plain loop."""
+    tail = () if rule.channels is None else (rule.channels,)
+    rows = []
+    for b in range(drive.size(0)):
+        p = rule.prepare(None if context is None else context[b : b + 1])
+        s = rule.initial_state(1) if state is None else type(state)(*(field[:, b : b + 1] for field in state))
+        outputs, states, hs = [], [], []
+        while True:
+            t = len(outputs)
+            if truncate and t and t % truncate == 0:
+                s = type(s)(*(field.detach() for field in s))
+            now = drive[b] if drive.shape[1:] == (rule.num_nodes, *tail) else drive[b, t]
+            s, y = rule.step(p, s, None if inject == "first" and t else now.unsqueeze(1))
+            outputs.append(y[:, 0])
+            states.append([field[:, 0] for field in s])
+            hs.append(probability(unit, s[0][:, 0]))
+            if sum(h.item() for h in hs) >= 1 - unit.epsilon or len(hs) == steps:
+                break
+        n = len(hs)
+        remainder = 1 - sum(hs[:-1])
+        weights = torch.stack(
+            [*hs[:-1], torch.as_tensor(remainder, dtype=torch.float64), *[torch.zeros((), dtype=torch.float64)] * (steps - n)]
+        )
+        nothing = [torch.zeros_like(outputs[0])] * (steps - n)
+        mean = [sum(weight * field for weight, field in zip(weights, fields)) for fields in zip(*states)]
+        named = dict(zip(s._fields, zip(*states)))
+        recorded = [torch.stack([*named[name], *nothing]) for name in record]
+        rows.append((torch.stack([*outputs, *nothing]), *mean, *recorded, weights, torch.tensor(n), n + remainder))
+    return [torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows)]
+
+
+def values_of(found: Trajectory) -> list[Tensor]:
+    """In the order of :func:`by_hand`, batch-first."""
+    assert found.halting is not None
+    return [found.activity, *(field.transpose(0, 1) for field in found.state), *found.recorded.values(), *found.halting]
+
+
+def gradients(values, wanted):
+    generator = torch.Generator().manual_seed(5)
+    loss = sum((torch.randn(v.shape, generator=generator, dtype=v.dtype) * v).sum() for v in values if v.is_floating_point())
+    return torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+
+
+def assert_all_close(found, wanted):
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11, check_dtype=False)
+
+
+def assert_is_by_hand(rule, unit, drive, *, options=None, state=None, **common):
+    """Values and the gradients of all of them to everything."""
+    found = rollout(rule, drive, steps=T, state=state, halting=unit, **common, **(options or {}))
+    expected = by_hand(rule, unit, drive, state=state, **common)
+    assert_all_close(values_of(found), expected)
+    wanted = [drive, *rule.parameters(), *unit.parameters()]
+    assert_all_close(gradients(values_of(found), wanted), gradients(expected, wanted))
+    assert found.halting is not None
+    return found
+
+
+@pytest.mark.parametrize(("pool", "bias"), [("linear", -2), ("mean", -1.5), ("min", 2.5), ("max", -6.5)])
+def test_a_rollout_that_halts_is_the_loop_of_every_sample(rule, drive, pool, bias):
+    unit = unit_for(rule, pool=pool, spread=1.0 if pool == "linear" else 6.0, bias=bias)
+    found = assert_is_by_hand(rule, unit, drive)
+    assert len(found.halting.steps.unique()) >= 3
+    torch.testing.assert_close(found.halting.weights.sum(1), torch.ones(B, dtype=torch.float64))
+    assert found.halting.steps.dtype == torch.int64
+
+
+@pytest.mark.parametrize("pool", ["linear", "mean", "min", "max"])
+def test_cells_with_channels_halt_too(random_graph, normal, pool):
+    rule = spread_parameters(RelativisticCA(random_graph, channels=3), normal)
+    assert_is_by_hand(rule, unit_for(rule, pool=pool), normal(B, N, 3).requires_grad_())
+
+
+def test_spikes_stop(random_graph, normal):
+    """The first field is the membrane; the mean state holds resources as well."""
+    rule = spread_parameters(SpikingSOC(random_graph, threshold=0.4, surrogate=Gaussian(1.0)), normal)
+    found = assert_is_by_hand(rule, unit_for(rule, spread=0.5), normal(B, N).abs().requires_grad_(), record=("r", "v"))
+    assert list(found.recorded) == ["r", "v"]
+
+
+OPTIONS = {
+    "truncate": ({}, {"truncate": 2}),
+    "checkpoint": ({"checkpoint": 3}, {}),
+    "both": ({"checkpoint": 5}, {"truncate": 3}),
+    "record": ({}, {"record": ("x",)}),
+    "all": ({"checkpoint": 4}, {"record": ("x",), "truncate": 3, "inject": "first"}),
+    "first": ({}, {"inject": "first"}),
+}
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("case", OPTIONS)
+def test_every_option_works_together_with_halting(rule, normal, case, per_step):
+    """Truncation detaches the state alone; a checkpoint changes nothing; a drive may differ from step to step."""
+    options, common = OPTIONS[case]
+    drive = normal(B, T, N) if per_step else normal(B, N)
+    assert_is_by_hand(rule, unit_for(rule), drive.requires_grad_(), options=options, **common)
+
+
+def test_a_given_state_is_where_a_halting_rollout_starts(rule, drive, normal):
+    state = CellState(normal(N, B))
+    kept = state.x.clone()
+    assert_is_by_hand(rule, unit_for(rule), drive, state=state)
+    assert torch.equal(state.x, kept)
+
+
+@pytest.mark.parametrize("kind", [Contextual, ContextualWithoutSelect])
+def test_what_belongs_to_a_sample_leaves_with_it(random_graph, normal, kind):
+    """With ``select`` stopped samples are dropped; without it they are carried along, and nothing is wrong."""
+    rule = spread_parameters(kind(random_graph), normal)
+    context = normal(B, 2)
+    assert_is_by_hand(rule, unit_for(rule), normal(B, N).requires_grad_(), context=context, options={"checkpoint": 2})
+    assert bool(rule.selected) == (kind is Contextual)
+
+
+def test_without_gradients_the_values_are_the_same(rule, drive):
+    unit = unit_for(rule)
+    expected = rollout(rule, drive, steps=T, halting=unit, record=("x",))
+    with torch.no_grad():
+        found = rollout(rule, drive, steps=T, halting=unit, record=("x",), checkpoint=3, truncate=2)
+    assert_all_close(values_of(found), [value.detach() for value in values_of(expected)])
+    assert not found.activity.requires_grad
+
+
+class Counting(RelativisticCA):
+    """Notes how many samples every step is given."""
+
+    def step(self, p, state, drive):
+        self.widths = [*getattr(self, "widths", []), state[0].size(1)]
+        return super().step(p, state, drive)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_samples_that_stopped_are_no_longer_computed(random_graph, normal, grad):
+    """Once a quarter of those held has stopped they are dropped, and the loop ends with the last one."""
+    rule = spread_parameters(Counting(random_graph, leak=0.5), normal)
+    with torch.set_grad_enabled(grad):
+        found = rollout(rule, normal(64, N), steps=200, halting=unit_for(rule, spread=0.4))
+    running = [int((found.halting.steps > t).sum()) for t in range(200)]
+    last = int(found.halting.steps.max())
+    assert len(rule.widths) == last < 200
+    assert all(run <= held and held - run < max(1, 0.25 * held) for run, held in zip(running, rule.widths))
+    assert found.activity.shape == (64, 200, N)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_dropping_changes_nothing(rule, normal, monkeypatch, grad):
+    import sys
+
+    module, unit, drive, results = sys.modules["lmn_graph.rollout"], unit_for(rule), normal(40, T, N).requires_grad_(), []
+    for share in (0.0, 0.25, math.inf):
+        monkeypatch.setattr(module, "_DROP_FROM", share)
+        with torch.set_grad_enabled(grad):
+            values = values_of(rollout(rule, drive, steps=T, halting=unit, record=("x",)))
+        results.append(values + (list(gradients(values, [drive, *rule.parameters(), *unit.parameters()])) if grad else []))
+    assert_all_close(results[1], results[0])
+    assert_all_close(results[2], results[0])
+
+
+class Exploding(UpdateRule):
+    """x ← c x² + drive: beyond float32 after six steps from a drive of 10."""
+
+    def __init__(self, topology) -> None:
+        super().__init__(topology)
+        self.c = torch.nn.Parameter(torch.ones(()))
+
+    def initial_state(self, batch_size, *, graph=None):
+        return CellState(torch.zeros(self.num_nodes, batch_size))
+
+    def prepare(self, context=None, graph=None):
+        return self.c
+
+    def step(self, p, state, drive):
+        x = p * state.x.square() + drive
+        return CellState(x), x
+
+
+def test_a_sample_that_stopped_stays_where_it_is(random_graph):
+    """One that is held for a while, because few have stopped, cannot overflow and spoil the gradients of the others."""
+    rule = Exploding(random_graph)
+    unit = HaltingUnit(random_graph, pool="mean", bias=-3.0)
+    with torch.no_grad():
+        unit.weight.fill_(30.0)
+    drive = torch.zeros(B, N)
+    drive[0] = 10.0
+    drive.requires_grad_()
+    found = rollout(rule, drive, steps=30, halting=unit)
+    assert found.halting.steps.tolist() == [1] + [21] * (B - 1)
+    for gradient in torch.autograd.grad(found.state.x.sum() + found.halting.ponder.sum(), [drive, rule.c]):
+        assert bool(gradient.isfinite().all())
+
+
+def test_the_ponder_cost_is_what_is_published(lattice):
+    """h = 0.3 at every step: four steps, remainder 0.1; the gradient of ρ to a common h is −3."""
+    unit = HaltingUnit(lattice, pool="mean", bias=math.log(0.3 / 0.7)).double()
+    torch.nn.init.zeros_(unit.weight)
+    found = rollout(RelativisticCA(lattice).double(), torch.ones(2, 16, dtype=torch.float64), steps=9, halting=unit)
+    assert found.halting.steps.tolist() == [4, 4]
+    assert found.halting.weights[0].tolist() == pytest.approx([0.3, 0.3, 0.3, 0.1, 0, 0, 0, 0, 0])
+    assert found.halting.ponder.tolist() == pytest.approx([4.1, 4.1])
+    (gradient,) = torch.autograd.grad(found.halting.ponder[0], unit.bias)
+    assert float(gradient) == pytest.approx(-3 * 0.3 * 0.7)
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(1, 1), (2, 2), (4, 4), (50, 4)])
+def test_a_sample_stops_at_the_end_of_the_budget_in_any_case(lattice, steps, taken):
+    unit = HaltingUnit(lattice, pool="mean", bias=math.log(0.3 / 0.7))
+    torch.nn.init.zeros_(unit.weight)
+    found = rollout(RelativisticCA(lattice), torch.ones(2, 16), steps=steps, halting=unit)
+    assert found.halting.steps.tolist() == [taken] * 2
+    torch.testing.assert_close(found.halting.weights.sum(1), torch.ones(2))
+    assert found.halting.ponder.tolist() == pytest.approx([taken + 1 - 0.3 * (taken - 1)] * 2)
+
+
+def test_a_unit_that_is_sure_at_once_gives_the_first_step(rule, drive):
+    found = rollout(rule, drive, steps=T, halting=unit_for(rule, bias=50.0))
+    first = rollout(rule, drive, steps=1)
+    assert torch.equal(found.activity[:, 0], first.activity[:, 0])
+    assert not found.activity[:, 1:].any()
+    assert torch.equal(found.state.x, first.state.x)
+    assert found.halting.ponder.tolist() == [2.0] * B
+
+
+def test_without_a_unit_nothing_halts(rule, drive):
+    assert rollout(rule, drive, steps=T).halting is None
+    assert Trajectory(drive, None, {}).halting is None
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_no_samples_and_a_single_node(grad):
+    rule = SpikingSOC(topologies.grid(1, 1), weight=0.5)
+    unit = HaltingUnit(rule.connectivity)
+    with torch.set_grad_enabled(grad):
+        for size in (0, 1, 2):
+            found = rollout(rule, torch.ones(size, 1), steps=5, halting=unit)
+            assert found.activity.shape == (size, 5, 1)
+            assert found.halting.weights.shape == (size, 5)
+            assert found.state.v.shape == (1, size)
+
+
+class Shortcut(RelativisticCA):
+    def run(self, *args, **options):
+        raise AssertionError("not used with halting")
+
+
+def test_a_rules_own_run_gives_way_to_the_loop(random_graph, normal):
+    rule = spread_parameters(Shortcut(random_graph), normal)
+    assert_is_by_hand(rule, unit_for(rule), normal(B, N).requires_grad_())
+
+
+@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("pool", ["linear", "min"])
+def test_every_registered_rule_halts(name, pool, some_graph):
+    """A batch that halts is its samples halted one by one, and every parameter that a rollout trains is trained."""
+    if not all(_PROPERTIES[needed](Connectivity(some_graph)) for needed in RULES[name].requires):
+        with pytest.raises(ValueError, match=f"that {name} requires"):
+            RULES[name](some_graph)
+        return
+    rule = RULES[name](some_graph).double()
+    tail = () if rule.channels is None else (rule.channels,)
+    unit = unit_for(rule, pool=pool)
+    generator = torch.Generator().manual_seed(7)
+    drive = 1.5 * torch.rand((5, rule.num_nodes, *tail), generator=generator, dtype=torch.float64)
+    found = rollout(rule, drive, steps=T, halting=unit, record=rule.initial_state(0)._fields)
+    for sample in range(5):
+        alone = rollout(rule, drive[sample, None], steps=T, halting=unit, record=rule.initial_state(0)._fields)
+        assert_all_close([value[0] for value in values_of(alone)], [value[sample] for value in values_of(found)])
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients(values_of(found), list(rule.parameters())))
+
+
+@pytest.mark.parametrize("pool", ["mean", "min", "max"])
+def test_a_pooled_unit_fits_a_lattice_of_any_size(pool):
+    rule = DistanceKernelCA(topologies.grid(4, 1, boundary="open", self_loops=True), channels=3)
+    unit = HaltingUnit(rule.connectivity, channels=3, pool=pool)
+    larger = topologies.grid(9, 1, boundary="open", self_loops=True)
+    assert rollout(rule, torch.rand(2, 9, 3), steps=5, halting=unit, graph=larger).activity.shape == (2, 5, 9, 3)
+    with pytest.raises(ValueError, match=r"halting must be made for the graph's 9 nodes, or pool otherwise than \"linear\", got 4"):
+        rollout(rule, torch.rand(2, 9, 3), steps=5, halting=HaltingUnit(rule.connectivity, channels=3), graph=larger)
+
+
+def test_a_drive_in_double_makes_halting_double(random_graph, normal):
+    single = RelativisticCA(random_graph)
+    unit = HaltingUnit(random_graph)
+    found = rollout(single, normal(B, N), steps=T, halting=unit)
+    assert {found.halting.weights.dtype, found.halting.ponder.dtype, found.state.x.dtype, found.activity.dtype} == {torch.float64}
+    found = rollout(single, normal(B, N).float(), steps=T, halting=unit)
+    assert {found.halting.weights.dtype, found.halting.ponder.dtype, found.state.x.dtype, found.activity.dtype} == {torch.float32}
+
+
+def test_parameters_of_a_unit_can_be_saved_copied_and_drawn_anew(lattice):
+    unit = HaltingUnit(lattice, channels=2, bias=-1.5)
+    other = HaltingUnit(lattice, channels=2)
+    other.load_state_dict(unit.state_dict())
+    x = torch.rand(16, 3, 2)
+    assert torch.equal(other(x), unit(x))
+    assert torch.equal(copy.deepcopy(unit)(x), unit(x))
+    other.reset_parameters()
+    assert other.bias.item() == 1.0
+    assert not torch.equal(other.weight, unit.weight)
+    assert list(HALTING) == ["AdaptiveTime"]
+    assert HALTING["AdaptiveTime"] is HaltingUnit
+
+
+def test_a_larger_bias_stops_sooner(rule, drive):
+    taken = []
+    for bias in (-4.0, -2.0, 0.0, 1.0):
+        found = rollout(rule, drive, steps=200, halting=unit_for(rule, bias=bias, spread=0.0))
+        taken.append(int(found.halting.steps[0]))
+    assert taken == [math.ceil(0.99 * (1 + math.exp(-bias))) for bias in (-4.0, -2.0, 0.0, 1.0)]
+
+
+BAD = {
+    "pool": (lambda g: HaltingUnit(g, pool="sum"), "pool must be one of 'linear', 'mean', 'min', 'max', got 'sum'"),
+    "epsilon 0": (lambda g: HaltingUnit(g, epsilon=0), "epsilon must be a finite number > 0, got 0"),
+    "epsilon 1": (lambda g: HaltingUnit(g, epsilon=1), r"epsilon must be a number in \(0, 1\), got 1"),
+    "bias": (lambda g: HaltingUnit(g, bias=math.inf), "bias must be a finite number, got inf"),
+    "channels": (lambda g: HaltingUnit(g, channels=0), "channels must be an integer >= 1, got 0"),
+    "topology": (lambda g: HaltingUnit(None), "topology.num_nodes must be an integer >= 1, got None"),
+    "budget": (
+        lambda g: rollout(RelativisticCA(g), torch.zeros(1, 16), steps=0, halting=HaltingUnit(g)),
+        "steps, the budget of halting, must be an integer >= 1, got 0",
+    ),
+    "unit": (
+        lambda g: rollout(RelativisticCA(g), torch.zeros(1, 16), steps=1, halting="AdaptiveTime"),
+        "halting must be a HaltingUnit or None, got str",
+    ),
+    "nodes": (
+        lambda g: rollout(RelativisticCA(g), torch.zeros(1, 16), steps=1, halting=HaltingUnit(topologies.grid(3, 2))),
+        'halting must be made for the graph\'s 16 nodes, or pool otherwise than "linear", got 9',
+    ),
+    "rule's channels": (
+        lambda g: rollout(RelativisticCA(g), torch.zeros(1, 16), steps=1, halting=HaltingUnit(g, channels=2)),
+        "halting.channels must be the rule's None, got 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_refused(lattice, case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call(lattice)
