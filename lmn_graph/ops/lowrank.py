@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -65,8 +65,9 @@ class LowRankWeight:
         self.left, self.right, self.scale = left, right, scale
         self._num_kinds = _num_kinds(connectivity) if per == "type" else 0
         self._check()
-        self._kept_right: dict[Hashable, _Kept] = {}
-        self._kept_left: dict[Hashable, _Kept] = {}
+        self._kept_graph: dict[tuple[Any, ...], _Kept] = {}
+        self._kept_right: dict[tuple[Any, ...], _Kept] = {}
+        self._kept_left: dict[tuple[Any, ...], _Kept] = {}
 
     @property
     def rank(self) -> int:
@@ -91,13 +92,10 @@ class LowRankWeight:
         if self.left.size(1) > 1:
             other.left, other._kept_left = self.left.index_select(1, samples), {}
         if self.right.size(1) > 1:
-            other.right = self.right.index_select(1, samples)
-            # A spectrum has been paid for: the samples are taken from it.
-            other._kept_right = {key: kept for key, kept in self._kept_right.items() if key[0] == "scale"}  # type: ignore[index]
-            for key, kept in self._kept_right.items():
-                if key[0] in ("spectrum", "ranks") and isinstance(kept.value, Tensor):  # type: ignore[index]
-                    place = 1 if key[0] == "spectrum" else 2  # type: ignore[index]
-                    value = kept.value.index_select(place, samples)
+            other.right, other._kept_right = self.right.index_select(1, samples), {}
+            for key, kept in self._kept_right.items():  # a spectrum has been paid for: the samples are taken from it
+                if key[0] == "spectrum":
+                    value = kept.value.index_select(1, samples)
                     other._kept_right[key] = _Kept(value, _versions([other.right]), value.requires_grad)
         return other
 
@@ -163,22 +161,18 @@ class LowRankWeight:
 
     # What is kept is made by differentiable operations and holds their graph.
 
-    def _ranks(self, side: Literal["left", "right"], dtype: torch.dtype) -> Tensor:
-        """A factor with its ranks in front, [R, N or K, B, C]."""
+    def _ranked(self, side: Literal["left", "right"], order: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A factor [N or K, B, C, R] with its axes in another order."""
         factor = self.left if side == "left" else self.right
         kept = self._kept_left if side == "left" else self._kept_right
-        return _kept(kept, ("ranks", dtype), [factor], lambda: _four(factor).to(dtype).movedim(-1, 0).contiguous())
-
-    def _ranks_on_box(self, dtype: torch.dtype) -> Tensor:
-        """The left factor [R, B, C, N]."""
-        return _kept(self._kept_left, ("box", dtype), [self.left], lambda: _four(self.left).to(dtype).permute(3, 1, 2, 0).contiguous())
+        return _kept(kept, ("ranked", order, dtype), [factor], lambda: _four(factor).to(dtype).permute(order).contiguous())
 
     def _spectrum(self, box: _Box, dtype: torch.dtype) -> Tensor:
         """The right factor, placed on the box and transformed, [R, B, C, *frequencies]."""
 
         def make() -> Tensor:
-            flat = _four(self.right)[: box.place.numel()].to(dtype).permute(3, 1, 2, 0)
-            return box.transform(_Placed.apply(flat, box.place, math.prod(box.lengths)).unflatten(-1, box.lengths))
+            used = _four(self.right)[: box.place.numel()].to(dtype)
+            return _Spectrum.apply(used.permute(3, 1, 2, 0), box)
 
         return _kept(self._kept_right, ("spectrum", dtype), [self.right], make)
 
@@ -186,15 +180,16 @@ class LowRankWeight:
         graph, scale = self.connectivity, self.scale
         value = self.right.new_ones(graph.num_edges, dtype=dtype) if scale is None else scale
         sources = [] if scale is None else [scale]
-        return _kept(self._kept_right, ("scale", dtype), sources, lambda: EdgeWeight(graph, value.to(dtype)))
+        return _kept(self._kept_graph, ("scale", dtype), sources, lambda: EdgeWeight(graph, value.to(dtype)))
 
     def _products(self, dtype: torch.dtype) -> list[EdgeWeight]:
         """The weights a_ij V_kr of every rank, of a right factor that all samples and channels share."""
 
         def make() -> list[EdgeWeight]:
-            values = self._ranks("right", dtype)[:, :, 0, 0].index_select(1, self._kinds())
-            values = values if self.scale is None else values * self.scale.to(dtype)
-            return [EdgeWeight(self.connectivity, value) for value in values.unbind()]
+            right = _four(self.right)[:, 0, 0].to(dtype).t().contiguous()
+            values = [row.index_select(0, self._kinds()) for row in right.unbind()]
+            values = values if self.scale is None else [value * self.scale.to(dtype) for value in values]
+            return [EdgeWeight(self.connectivity, value) for value in values]
 
         sources = [self.right] if self.scale is None else [self.right, self.scale]
         return _kept(self._kept_right, ("products", dtype), sources, make)
@@ -216,7 +211,7 @@ class _Kept(NamedTuple):
     wants: bool
 
 
-def _kept(kept: dict[Hashable, _Kept], key: tuple[Any, ...], sources: list[Tensor], make: Callable[[], Any]) -> Any:
+def _kept(kept: dict[tuple[Any, ...], _Kept], key: tuple[Any, ...], sources: list[Tensor], make: Callable[[], Any]) -> Any:
     """What is kept, if it is of these tensors as they are now and carries a gradient where one is wanted; made anew otherwise."""
     wants = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
     key = (*key, torch.is_inference_mode_enabled())
@@ -245,30 +240,26 @@ def _num_kinds(connectivity: Connectivity) -> int:
     return int(kinds.max()) + 1 if kinds.numel() else 0
 
 
-class _Placed(torch.autograd.Function):
-    """Entries [..., K] at places of zeros [..., M]; nothing is saved, so that what was made once serves several backward passes."""
+_BLOCK = 1 << 17  # numbers of the sums of single ranks that are made at once: a few such blocks fit into the second cache
+_COLUMNS = 128  # of a sparse product, which slows down when the state leaves the cache
+
+
+class _Spectrum(torch.autograd.Function):
+    """The transform of kernels [R, B, C, K]. Nothing is saved: what was made once serves several backward passes."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, place: Tensor, size: int) -> Tensor:
-        ctx.place, ctx.size = place, size
-        return values.new_zeros(*values.shape[:-1], size).index_copy_(-1, place, values)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _Taken.apply(grads[0], ctx.place, ctx.size), None, None
-
-
-class _Taken(torch.autograd.Function):
-    """The transpose of :class:`_Placed`."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, place: Tensor, size: int) -> Tensor:
-        ctx.place, ctx.size = place, size
-        return values.index_select(-1, place)
+    def forward(ctx: Any, kernel: Tensor, box: _Box) -> Tensor:
+        ctx.box = box
+        with exact(kernel):
+            placed = kernel.new_zeros(*kernel.shape[:-1], math.prod(box.lengths)).index_copy_(-1, box.place, kernel)
+            return box.transform(placed.unflatten(-1, box.lengths))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _Placed.apply(grads[0], ctx.place, ctx.size), None, None
+        box: _Box = ctx.box
+        with exact(grads[0].real):
+            found = [box.transposed(part).flatten(2).index_select(-1, box.place) for part in grads[0].unbind()]
+            return torch.stack(found), None
 
 
 class _Box:
@@ -287,11 +278,11 @@ class _Box:
         self.axes = [axis - len(self.lengths) for axis in stencil.active]
         self.sides = [self.lengths[axis] for axis in stencil.active]
         last, length = self.axes[-1], self.sides[-1]
-        weight = torch.full((length // 2 + 1,), 2.0, device=device)  # the halved axis stands for both signs of a frequency
-        weight[0] = 1
+        count = torch.full((length // 2 + 1,), 2.0, device=device)  # a frequency of the halved axis stands for both signs
+        count[0] = 1
         if length % 2 == 0:
-            weight[-1] = 1
-        self.both = weight.view(-1, *[1] * (-last - 1))
+            count[-1] = 1
+        self.count = count.view(-1, *[1] * (-last - 1))
 
     def transform(self, x: Tensor) -> Tensor:
         """The spectrum of [..., *shape], filled up with zeros."""
@@ -305,55 +296,75 @@ class _Box:
                 y = y.narrow(axis - len(self.lengths), 0, self.stencil.shape[axis])
         return y
 
-    def on_cells(self, x: Tensor) -> Tensor:
-        """[..., N] as [..., *shape]."""
-        return x.unflatten(-1, self.stencil.shape)
+    def transposed(self, spectrum: Tensor) -> Tensor:
+        """The gradient of :meth:`transform` on the whole box, zeros included."""
+        cells = math.prod(self.sides)
+        return _box._transform_back(spectrum * (cells / self.count.to(spectrum.real.dtype)), self.sides, self.axes)
+
+    def transposed_back(self, like: Tensor) -> Tensor:
+        """What a spectrum is multiplied with for the gradient of :meth:`back`."""
+        return self.count.to(like.real.dtype) / math.prod(self.sides)
 
 
 class _Operator:
-    """R linear maps of the state, x ↦ A_r x, each made of ``held`` tensors.
+    """R linear maps of the state, x ↦ A_r x, each made of ``held`` tensors; the ranks are along ``axis`` of what is made of them."""
 
-    ``begin(x, held)`` makes what all ranks share; ``rank(r, ...)`` is A_r x; ``pull(r, ...)`` takes the gradient h of A_r x on to x and to
-    what is held.
-    """
+    axis: int
+
+    def together(self, x: Tensor) -> int:
+        """How many ranks are made at once."""
+        return max(1, _BLOCK // x.numel())
 
     def begin(self, x: Tensor, held: tuple[Tensor, ...]) -> Any:
+        """What all ranks share."""
         return x
 
-    def rank(self, r: int, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
+    def ranks(self, part: slice, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
+        """A_r x for some ranks r."""
         raise NotImplementedError
+
+    def plain(self, part: slice, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
+        """The same by differentiable operations."""
+        return self.ranks(part, begun, held)
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
+        """A backward pass in which gradients to x and to what is held are wanted, or not."""
         raise NotImplementedError
-
-    def plain(self, r: int, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
-        """:meth:`rank` by differentiable operations."""
-        return self.rank(r, begun, held)
 
 
 class _Backward:
     """What a backward pass collects over the ranks."""
 
-    def rank(self, r: int) -> Tensor:
+    grads: list[Tensor | None]  # to x and to what is held
+
+    def ranks(self, part: slice) -> Tensor:
         """A_r x once more."""
         raise NotImplementedError
 
-    def pull(self, r: int, h: Tensor) -> None:
-        """Take on the gradient of A_r x."""
+    def pull(self, part: slice, h: Tensor) -> None:
+        """Take on the gradients h_r of A_r x."""
         raise NotImplementedError
 
     def gradients(self) -> list[Tensor | None]:
-        """To x and to what is held."""
-        raise NotImplementedError
+        return self.grads
 
 
-def _reduced(value: Tensor, like: Tensor) -> Tensor:
-    """Summed over the axes that were broadcast."""
-    return value if value.shape == like.shape else value.sum_to_size(like.shape)
+def _at(tensor: Tensor, axis: int, part: slice) -> Tensor:
+    return tensor[part] if axis == 0 else tensor[:, part]
+
+
+def _product_into(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """a ∘ b, summed over the axes along which ``total`` is 1."""
+    if torch.broadcast_shapes(a.shape, b.shape) == total.shape:
+        torch.mul(a, b, out=total)
+    else:
+        total.copy_((a * b).sum_to_size(total.shape))
 
 
 class _Fourier(_Operator):
     """A convolution per rank and sample; x [B, C, *shape], held: the spectrum."""
+
+    axis = 0
 
     def __init__(self, box: _Box) -> None:
         self.box = box
@@ -361,8 +372,8 @@ class _Fourier(_Operator):
     def begin(self, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         return self.box.transform(x)
 
-    def rank(self, r: int, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        return self.box.back(begun * held[0][r])
+    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        return self.box.back(begun * held[0][part])
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
         return _FourierBackward(self.box, x, held[0], wanted)
@@ -372,89 +383,147 @@ class _FourierBackward(_Backward):
     def __init__(self, box: _Box, x: Tensor, spectrum: Tensor, wanted: tuple[bool, ...]) -> None:
         self.box, self.spectrum, self.wanted = box, spectrum, wanted
         self.x = box.transform(x)
-        # The derivative of the way back: a spectrum over the number of cells, twice where a frequency stands for two.
-        self.factor = self.x.conj() * (box.both.to(x.dtype) / math.prod(box.sides)) if wanted[1] else None
+        self.factor = self.x.conj() * box.transposed_back(self.x)
         self.total: Tensor | None = None
         self.found = torch.empty_like(spectrum) if wanted[1] else None
 
-    def rank(self, r: int) -> Tensor:
-        return self.box.back(self.x * self.spectrum[r])
+    def ranks(self, part: slice) -> Tensor:
+        return self.box.back(self.x * self.spectrum[part])
 
-    def pull(self, r: int, h: Tensor) -> None:
+    def pull(self, part: slice, h: Tensor) -> None:
         transformed = self.box.transform(h)
         if self.found is not None:
-            self.found[r] = _reduced(transformed * self.factor, self.spectrum[r])
+            _product_into(self.found[part], transformed, self.factor)
         if self.wanted[0]:
-            part = transformed.mul_(self.spectrum[r].conj())
-            self.total = part if self.total is None else self.total.add_(part)
+            heard = transformed.mul_(self.spectrum[part].conj()).sum(0)
+            self.total = heard if self.total is None else self.total.add_(heard)
 
     def gradients(self) -> list[Tensor | None]:
         return [None if self.total is None else self.box.back(self.total), self.found]
 
 
-class _Sparse(_Operator):
-    """Sparse products: of all ranks with one matrix, the state times a factor held by nodes first; or of each rank with its own.
+class _Adjacency:
+    """A of one number per edge, many columns at a time, x [N, M]."""
 
-    x [N, B, C]; held: [the factor [R, N, B, C],] then value and token of every prepared weight.
-    """
+    columns = _COLUMNS
 
-    def __init__(self, prepared: list[EdgeWeight], factored: bool) -> None:
-        self.prepared, self.factored = prepared, factored
+    def __init__(self, prepared: EdgeWeight) -> None:
+        self.prepared = prepared
 
-    def heard(self, r: int, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        return held[0][r] * x if self.factored else x
+    def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
+        return self.prepared.multiply(x, transpose)
 
-    def rank(self, r: int, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        x = self.heard(r, begun, held)
-        return self.weight(r).multiply(x.flatten(1)).view(x.shape)
+    def plain(self, x: Tensor, *value: Tensor) -> Tensor:
+        return _kernels.spmm(*self.prepared.pattern, value[0], x, False)
 
-    def plain(self, r: int, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        x, weight = self.heard(r, begun, held), self.weight(r)
-        value = held[1] if self.factored else held[2 * r]
-        return _kernels.spmm(*weight.pattern, value, x.flatten(1), False).view(x.shape)
 
-    def weight(self, r: int) -> EdgeWeight:
-        return self.prepared[0 if self.factored else r]
+class _Running(_Adjacency):
+    """A of ones on a box of offsets: running sums."""
+
+    columns = _BLOCK
+
+    def __init__(self, stencil: Stencil) -> None:
+        self.shape = stencil.shape
+        self.windows = tuple([_box._Window(axis, stencil.low[axis], stencil.high[axis], stencil.periodic[axis]) for axis in stencil.active])
+        self.turned = tuple([window.reversed() for window in self.windows])
+        self.whole = stencil.has_centre or stencil.num_offsets == math.prod([w.high - w.low + 1 for w in self.windows])
+
+    def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
+        y = _box._summed(x.view(*self.shape, -1), self.turned if transpose else self.windows).view(x.shape)
+        return y if self.whole else y.sub_(x)
+
+    def plain(self, x: Tensor, *value: Tensor) -> Tensor:
+        y = _box._BoxSum.apply(x.view(*self.shape, -1), self.windows, self.turned).view(x.shape)
+        return y if self.whole else y - x
+
+
+class _Factored(_Operator):
+    """A (factor_r ∘ x); x [N, B, C], held: the factor [N, R, B, C] and, with a scale, its value and token."""
+
+    axis = 1
+
+    def __init__(self, adjacency: _Adjacency) -> None:
+        self.adjacency = adjacency
+
+    def together(self, x: Tensor) -> int:
+        return max(1, min(self.adjacency.columns * x.size(0), _BLOCK) // x.numel())
+
+    def heard(self, part: slice, x: Tensor, factor: Tensor) -> Tensor:
+        return factor[:, part] * x.unsqueeze(1)
+
+    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        heard = self.heard(part, begun, held[0])
+        return self.adjacency.multiply(heard.flatten(1)).view(heard.shape)
+
+    def plain(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        heard = self.heard(part, begun, held[0])
+        return self.adjacency.plain(heard.flatten(1), *held[1:]).view(heard.shape)
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
-        return _SparseBackward(self, x, held, wanted)
+        return _FactoredBackward(self, x, held, wanted)
 
 
-class _SparseBackward(_Backward):
-    def __init__(self, operator: _Sparse, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> None:
+class _FactoredBackward(_Backward):
+    def __init__(self, operator: _Factored, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> None:
         self.operator, self.x, self.held, self.wanted = operator, x, held, wanted
-        self.grads: list[Tensor | None] = [None] * (1 + len(held))
-        if operator.factored and wanted[1]:
-            self.grads[1] = torch.empty_like(held[0])
+        self.grads = [None, torch.empty_like(held[0]) if wanted[1] else None, *[None] * (len(held) - 1)]
 
-    def rank(self, r: int) -> Tensor:
-        return self.operator.rank(r, self.x, self.held)
+    def ranks(self, part: slice) -> Tensor:
+        return self.operator.ranks(part, self.x, self.held)
 
-    def pull(self, r: int, h: Tensor) -> None:
-        operator = self.operator
-        weight, flat = operator.weight(r), h.flatten(1)
-        if self.wanted[0] or (operator.factored and self.wanted[1]):
-            heard = weight.multiply(flat, transpose=True).view(h.shape)
-            if operator.factored:
-                factor = self.held[0][r]
-                if (found := self.grads[1]) is not None:
-                    found[r] = _reduced(self.x * heard, factor)
-                heard = factor * heard
+    def pull(self, part: slice, h: Tensor) -> None:
+        factor, adjacency = self.held[0], self.operator.adjacency
+        if self.wanted[0] or self.wanted[1]:
+            back = adjacency.multiply(h.flatten(1), transpose=True).view(h.shape)
+            if (found := self.grads[1]) is not None:
+                _product_into(found[:, part], back, self.x.unsqueeze(1))
             if self.wanted[0]:
-                total = self.grads[0]
-                self.grads[0] = heard if total is None else total.add_(heard)
-        at = 2 if operator.factored else 1 + 2 * r
-        if self.wanted[at + 1]:
-            weight.tape.add(flat, operator.heard(r, self.x, self.held).flatten(1).contiguous())
-            self.grads[at + 1] = weight.token.new_zeros(())
-        elif self.wanted[at] and not _COLLECTS:
-            pattern, before = weight.pattern, self.grads[at]
-            heard = operator.heard(r, self.x, self.held).flatten(1)
-            found = _kernels.sample(pattern.rowptr, pattern.col, flat, heard)
-            self.grads[at] = found if before is None else before + found
+                heard = back.mul_(factor[:, part]).sum(1)
+                self.grads[0] = heard if self.grads[0] is None else self.grads[0].add_(heard)
+        if any(self.wanted[2:]):
+            prepared = adjacency.prepared
+            prepared.tape.add(h.flatten(1), self.operator.heard(part, self.x, factor).flatten(1))
+            self.grads[3] = prepared.token.new_zeros(())
 
-    def gradients(self) -> list[Tensor | None]:
-        return self.grads
+
+class _Products(_Operator):
+    """A sparse product per rank; x [N, B, C], held: value and token of every prepared weight."""
+
+    axis = 1
+
+    def __init__(self, prepared: list[EdgeWeight]) -> None:
+        self.prepared = prepared
+
+    def together(self, x: Tensor) -> int:
+        return 1
+
+    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        return self.prepared[part.start].multiply(begun.flatten(1)).view(begun.shape).unsqueeze(1)
+
+    def plain(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        pattern = self.prepared[part.start].pattern
+        return _kernels.spmm(*pattern, held[2 * part.start], begun.flatten(1), False).view(begun.shape).unsqueeze(1)
+
+    def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
+        return _ProductsBackward(self, x, held, wanted)
+
+
+class _ProductsBackward(_Backward):
+    def __init__(self, operator: _Products, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> None:
+        self.operator, self.x, self.held, self.wanted = operator, x, held, wanted
+        self.grads = [None] * (1 + len(held))
+
+    def ranks(self, part: slice) -> Tensor:
+        return self.operator.ranks(part, self.x, self.held)
+
+    def pull(self, part: slice, h: Tensor) -> None:
+        prepared, flat = self.operator.prepared[part.start], h.flatten(1)
+        if self.wanted[0]:
+            heard = prepared.multiply(flat, transpose=True).view(self.x.shape)
+            self.grads[0] = heard if self.grads[0] is None else self.grads[0].add_(heard)
+        if self.wanted[1 + 2 * part.start]:
+            prepared.tape.add(flat, self.x.flatten(1))
+            self.grads[2 + 2 * part.start] = prepared.token.new_zeros(())
 
 
 class _Ranks(torch.autograd.Function):
@@ -464,42 +533,53 @@ class _Ranks(torch.autograd.Function):
     def forward(ctx: Any, operator: _Operator, x: Tensor, left: Tensor, *held: Tensor) -> Tensor:
         ctx.operator = operator
         ctx.save_for_backward(x, left, *held)
+        axis, y = operator.axis, torch.zeros_like(x)
         with exact(x):
             begun = operator.begin(x, held)
-            y = torch.zeros_like(x)
-            for r in range(left.size(0)):
-                y.addcmul_(left[r], operator.rank(r, begun, held))
+            for part in _parts(operator, x, left):
+                factor, found = _at(left, axis, part), operator.ranks(part, begun, held)
+                if found.size(axis) == 1:
+                    y.addcmul_(factor.squeeze(axis), found.squeeze(axis))
+                else:
+                    y.add_((found * factor).sum(axis))
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        operator: _Operator = ctx.operator
         x, left, *rest = ctx.saved_tensors
-        held, g = tuple(rest), grads[0]
-        needs = ctx.needs_input_grad[1:]
+        held, g, needs, axis = tuple(rest), grads[0].contiguous(), ctx.needs_input_grad[1:], operator.axis
         with exact(x):
-            if torch.is_grad_enabled():
-                return None, *_again(ctx.operator, (x, left, *held), needs, g)
-            under_way = ctx.operator.backward(x, held, (needs[0], *needs[2:]))
-            found = torch.empty_like(left) if needs[1] else None
-            others = needs[0] or any(needs[2:])
-            for r in range(left.size(0)):
-                if found is not None:
-                    found[r] = _reduced(g * under_way.rank(r), left[r])
-                if others:
-                    under_way.pull(r, left[r] * g)
+            if torch.is_grad_enabled() or not _COLLECTS:
+                return None, *_again(operator, (x, left, *held), needs, g)
+            wanted = (needs[0], *needs[2:])
+            under_way = operator.backward(x, held, wanted)
+            grad_left = torch.empty_like(left) if needs[1] else None
+            for part in _parts(operator, x, left):
+                if grad_left is not None:
+                    _product_into(_at(grad_left, axis, part), g.unsqueeze(axis), under_way.ranks(part))
+                if any(wanted):
+                    under_way.pull(part, _at(left, axis, part) * g.unsqueeze(axis))
             to_x, *to_held = under_way.gradients()
-        return None, to_x, found, *to_held
+        return None, to_x, grad_left, *to_held
+
+
+def _parts(operator: _Operator, x: Tensor, left: Tensor) -> list[slice]:
+    ranks, size = left.size(operator.axis), operator.together(x)
+    return [slice(first, min(first + size, ranks)) for first in range(0, ranks, size)]
 
 
 def _again(operator: _Operator, tensors: tuple[Tensor, ...], needs: tuple[bool, ...], g: Tensor) -> list[Tensor | None]:
     """The gradients by differentiable operations, for who differentiates them again."""
+    again = torch.is_grad_enabled()
     with torch.enable_grad():
         x, left, *rest = (tensor.view_as(tensor) for tensor in tensors)  # apart, should two of them be one tensor
         held = tuple(rest)
         begun = operator.begin(x, held)
-        y = sum((left[r] * operator.plain(r, begun, held) for r in range(1, left.size(0))), left[0] * operator.plain(0, begun, held))
+        axis = operator.axis
+        terms = [(_at(left, axis, part) * operator.plain(part, begun, held)).sum(axis) for part in _parts(operator, x, left)]
         wanted = [tensor for tensor, need in zip((x, left, *held), needs) if need]
-        found = iter(torch.autograd.grad(y, wanted, g, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(sum(terms[1:], terms[0]), wanted, g, create_graph=again, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 
@@ -571,9 +651,12 @@ def _by_definition(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
 
 
 def _by_node(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
+    left, right = (weight._ranked(side, (0, 3, 1, 2), x.dtype) for side in ("left", "right"))
+    stencil = Stencil.of(weight.connectivity) if weight.scale is None else None
+    if stencil is not None and stencil.refusal("separable", uniform=True) is None:
+        return _Ranks.apply(_Factored(_Running(stencil)), x, left, right)
     prepared = weight._edge_scale(x.dtype)
-    left, right = weight._ranks("left", x.dtype), weight._ranks("right", x.dtype)
-    return _Ranks.apply(_Sparse([prepared], True), x, left, right, prepared.value, prepared.token)
+    return _Ranks.apply(_Factored(_Adjacency(prepared)), x, left, right, prepared.value, prepared.token)
 
 
 def _by_one(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
@@ -583,20 +666,22 @@ def _by_one(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
 def _by_products(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
     prepared = weight._products(x.dtype)
     held = [part for each in prepared for part in (each.value, each.token)]
-    return _Ranks.apply(_Sparse(prepared, False), x, weight._ranks("left", x.dtype), *held)
+    return _Ranks.apply(_Products(prepared), x, weight._ranked("left", (0, 3, 1, 2), x.dtype), *held)
 
 
 def _by_fourier(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
     box = _box_of(weight)
-    on_cells = box.on_cells(x.permute(1, 2, 0)).contiguous()
-    y = _Ranks.apply(_Fourier(box), on_cells, box.on_cells(weight._ranks_on_box(x.dtype)), weight._spectrum(box, x.dtype))
+    shape = box.stencil.shape
+    cells = x.permute(1, 2, 0).contiguous().unflatten(-1, shape)
+    left = weight._ranked("left", (3, 1, 2, 0), x.dtype).unflatten(-1, shape)
+    y = _Ranks.apply(_Fourier(box), cells, left, weight._spectrum(box, x.dtype))
     return y.flatten(2).permute(2, 0, 1)
 
 
 def _box_of(weight: LowRankWeight) -> _Box:
     stencil = Stencil.of(weight.connectivity)
     assert stencil is not None
-    return _kept(weight._kept_right, ("scale", "box"), [], lambda: _Box(stencil, weight.right.device))
+    return _kept(weight._kept_graph, ("box",), [], lambda: _Box(stencil, weight.right.device))
 
 
 def _by_messages(weight: LowRankWeight, x: Tensor, compile: _compiled.Compile) -> Tensor:
@@ -648,7 +733,7 @@ def _messages(
 ) -> Tensor:
     """Sums of messages, some ranks at a time; x [N, B, C]."""
     graph = weight.connectivity
-    left, right = weight._ranks("left", x.dtype), weight._ranks("right", x.dtype)
+    left, right = (weight._ranked(side, (3, 0, 1, 2), x.dtype) for side in ("left", "right"))
     scale = () if weight.scale is None else (weight.scale.to(x.dtype),)
     total: Tensor | None = None
     for first in range(0, weight.rank, _TOGETHER):
