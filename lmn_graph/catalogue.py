@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 
 import topologies
 from lmn_graph.data import DATASETS
+from lmn_graph.halting import HALTING
 from lmn_graph.losses import LOSSES
 from lmn_graph.presets import PRESETS
 from lmn_graph.projectors import PROJECTORS
@@ -31,6 +32,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "rules": RULES,
     "projectors": PROJECTORS,
     "readouts": READOUTS,
+    "halting": HALTING,
     "losses": LOSSES,
     "surrogates": SURROGATES,
     "datasets": DATASETS,

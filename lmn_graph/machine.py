@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.halting import HaltingUnit
 from lmn_graph.projectors.base import Projection, Projector
 from lmn_graph.readouts.base import Readout
 from lmn_graph.rollout import Trajectory, rollout
@@ -29,6 +30,9 @@ class Output(NamedTuple):
 class LatticeMachine(nn.Module):
     r"""prediction = readout(rollout(rule on topology, drive = projector(x), T steps)).
 
+    With a halting unit every sample stops by itself and T is the budget. The readout then gets :math:`T\, p_t\, activity_t`, zero after a
+    sample's last step: its mean over time is the weighted mean :math:`\sum_t p_t\, activity_t`.
+
     Args:
         topology: the graph; the rule must be bound to it, the projector and the readout made for as many nodes.
         projector: input to drive, and to the context and the initial state where it makes them.
@@ -37,6 +41,7 @@ class LatticeMachine(nn.Module):
         steps: T >= 1.
         inject: the drive enters at "every" step, at the "first" only, or is the initial "state" (the first field of the state).
         truncate, checkpoint: see :func:`lmn_graph.rollout.rollout`.
+        halting: decides when a sample stops; None for T steps of every sample.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -53,6 +58,7 @@ class LatticeMachine(nn.Module):
         inject: Literal["every", "first", "state"] = "every",
         truncate: int | None = None,
         checkpoint: int | None = None,
+        halting: HaltingUnit | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(topology, Data):
@@ -82,6 +88,9 @@ class LatticeMachine(nn.Module):
             raise ValueError(f"rule must be bound to the topology of the machine, got one bound to {rule.connectivity}")
         if getattr(readout, "steps", self.steps) != self.steps:
             raise ValueError(f"readout.steps must be the machine's {self.steps}, got {readout.steps}")
+        self.halting = halting
+        if halting is not None:
+            _check_halting(halting, rule, readout)
         _check_reach(rule, getattr(projector, "input_index", None), getattr(readout, "output_index", None), self.steps)
 
     def drive(self, x: Tensor) -> Tensor:
@@ -96,13 +105,20 @@ class LatticeMachine(nn.Module):
     def forward(self, x: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Output:
         """Predict for a batch; pass the returned state back in to carry a stream on."""
         trajectory = self.run(self.inputs(x), state, record=record)
-        return Output(self.readout(trajectory.activity), trajectory, trajectory.state)
+        return Output(self.readout(self._seen(trajectory)), trajectory, trajectory.state)
+
+    def _seen(self, trajectory: Trajectory) -> Tensor:
+        """What the readout gets: the activity or, with halting, T p_t times it."""
+        activity, halting = trajectory.activity, trajectory.halting
+        if halting is None:
+            return activity
+        return activity * (self.steps * halting.weights).view(*halting.weights.shape, *[1] * (activity.dim() - 2))
 
     def run(self, inputs: Tensor | Projection, state: State | None = None, *, record: tuple[str, ...] = ()) -> Trajectory:
         """The rollout of a given drive, or of all that a projector makes of an input."""
         drive, context, start = inputs if isinstance(inputs, Projection) else Projection(inputs)
         options: dict[str, Any] = {"steps": self.steps, "record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
-        options["context"] = context if self.rule.context_dim else None
+        options |= {"context": context if self.rule.context_dim else None, "halting": self.halting}
         if self.inject == "state":
             if state is not None:
                 raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
@@ -145,6 +161,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def _check_halting(halting: HaltingUnit, rule: UpdateRule, readout: nn.Module) -> None:
+    if not isinstance(halting, HaltingUnit):
+        raise ValueError(f"halting must be a HaltingUnit or None, got {type(halting).__name__}")
+    halting.check(rule, rule.num_nodes)
+    if getattr(readout, "skip", 0):
+        raise ValueError(f"readout.skip must be 0 with halting, whose samples may stop before, got {readout.skip}")
 
 
 def _check_reach(rule: UpdateRule, inputs: Tensor | None, outputs: Tensor | None, steps: int) -> None:

@@ -158,7 +158,8 @@ PARTS = [
     (("--modularity", "ModularityLoss", "--modularity.communities", "blocks", "--modularity.count", "2"), "modularity.count", 2),
     (("--topology.L", "[4,5]"), "topology.L", [4, 5]),
     (("--topology.L", "[4, 5]", "--topology.boundary", "[open, periodic]"), "topology.boundary", ["open", "periodic"]),
-    *((("--criticality", name), "criticality.name", name) for name in sorted(LOSSES) if name != "DriveCorrectedRatio"),
+    *((("--criticality", name), "criticality.name", name) for name in sorted(set(LOSSES) - {"DriveCorrectedRatio", "PonderCost"})),
+    (("--halting", "AdaptiveTime", "--halting.bias", "-1", "--ponder", "PonderCost"), "halting.bias", -1.0),
     *((("--rule.surrogate", name), "rule.surrogate.name", name) for name in sorted(SURROGATES)),
     (("--machine.inject", "state"), "machine.inject", "state"),
     (("--machine.truncate", "2", "--machine.checkpoint", "2"), "machine.checkpoint", 2),
@@ -180,7 +181,7 @@ def test_every_part_swaps_and_runs(arguments, key, value, data):
     total, terms = loss(machine(x), y, machine=machine, x=x, epoch=0)
     total.backward()
     assert total.isfinite()
-    assert terms.keys() == {"task", *(name for name in build.OPTIONAL if config[name]["name"] != "none")}
+    assert terms.keys() == {"task", *(name for name in build.TERMS if config[name]["name"] != "none")}
 
 
 def test_the_printed_configuration_is_a_configuration(lmn, tmp_path):

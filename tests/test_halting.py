@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import csv
+import json
 import math
+import pickle
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -11,8 +15,11 @@ import torch
 from torch import Tensor
 
 import topologies
-from lmn_graph import Connectivity, rollout
+from lmn_graph import Connectivity, LatticeMachine, rollout
 from lmn_graph.halting import HALTING, HaltingUnit
+from lmn_graph.losses import PonderCost
+from lmn_graph.projectors import Linear
+from lmn_graph.readouts import READOUTS, Rate
 from lmn_graph.rollout import Trajectory
 from lmn_graph.rules import RULES, CellState, DistanceKernelCA, RelativisticCA, SpikingSOC, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
@@ -245,8 +252,6 @@ def test_samples_that_stopped_are_no_longer_computed(random_graph, normal, grad)
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_dropping_changes_nothing(rule, normal, monkeypatch, grad):
-    import sys
-
     module, unit, drive, results = sys.modules["lmn_graph.rollout"], unit_for(rule), normal(40, T, N).requires_grad_(), []
     for share in (0.0, 0.25, math.inf):
         monkeypatch.setattr(module, "_DROP_FROM", share)
@@ -440,3 +445,183 @@ def test_what_does_not_fit_is_refused(lattice, case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call(lattice)
+
+
+# Machines
+
+
+def machine_on(topology, *, steps=T, readout=None, channels=None, bias=-2.0, pool="linear", **options):
+    rule = RelativisticCA(topology, channels=channels)
+    unit = HaltingUnit(topology, channels=channels, bias=bias, pool=pool)
+    torch.nn.init.normal_(unit.weight, generator=torch.Generator().manual_seed(3))
+    readout = Rate(topology, 2, steps, channels=channels) if readout is None else readout
+    return LatticeMachine(topology, Linear((5,), topology, channels=channels), rule, readout, steps=steps, halting=unit, **options)
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_the_mean_over_time_of_what_a_readout_gets_is_the_weighted_output(lattice, channels):
+    machine, x = machine_on(lattice, channels=channels).double(), torch.randn(B, 5, dtype=torch.float64)
+    output = machine(x)
+    expected = by_hand(machine.rule, machine.halting, machine.drive(x))
+    torch.testing.assert_close(output.trajectory.halting.steps, expected[3])
+    mean = torch.einsum("bt,bt...->b...", expected[2], expected[0])
+    torch.testing.assert_close(output.prediction, machine.readout.linear(mean.flatten(1)))
+    torch.testing.assert_close(output.state.x.transpose(0, 1), expected[1])
+
+
+@pytest.mark.parametrize("name", list(READOUTS))
+@pytest.mark.parametrize("inject", ["every", "first", "state"])
+def test_every_readout_reads_a_machine_that_halts(lattice, name, inject):
+    """One gradient for every parameter of the machine, the halting unit's among them."""
+    machine = machine_on(lattice, readout=READOUTS[name](lattice, 2, T), inject=inject, checkpoint=4)
+    output = machine(torch.randn(B, 5))
+    (output.prediction.square().sum() + output.trajectory.halting.ponder.sum()).backward()
+    for key, parameter in machine.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool(parameter.grad.isfinite().all()), key
+    assert bool(machine.halting.weight.grad.any())
+
+
+def test_the_unit_is_a_part_of_the_machine(lattice):
+    machine, x = machine_on(lattice), torch.randn(B, 5)
+    assert {"halting.weight", "halting.bias"} <= machine.state_dict().keys()
+    other = machine_on(lattice, bias=0.5)
+    other.load_state_dict(machine.state_dict())
+    machine.eval(), other.eval()
+    for same in (other, copy.deepcopy(machine), pickle.loads(pickle.dumps(machine))):
+        assert torch.equal(same(x).prediction, machine(x).prediction)
+    other.reset_parameters()
+    assert other.halting.bias.item() == 0.5
+    assert machine.double()(x.double()).trajectory.halting.ponder.dtype == torch.float64
+    without = LatticeMachine(lattice, machine.projector, machine.rule, machine.readout, steps=T)
+    assert not any(key.startswith("halting") for key in without.state_dict())
+    assert without(x.double()).trajectory.halting is None
+
+
+def test_a_stream_goes_on_from_the_mean_state(lattice):
+    machine, x = machine_on(lattice), torch.randn(B, 5)
+    first = machine(x)
+    second = machine(x, first.state)
+    expected = rollout(machine.rule, machine.drive(x), steps=T, state=first.state, halting=machine.halting)
+    assert torch.equal(second.trajectory.activity, expected.activity)
+
+
+def test_a_price_on_steps_makes_a_machine_halt_sooner(lattice):
+    """Descending the ponder cost alone, the steps fall to one."""
+    machine, x = machine_on(lattice, steps=20), torch.randn(16, 5)
+    term, taken = PonderCost(), []
+    optimiser = torch.optim.Adam(machine.halting.parameters(), 0.1)
+    for _ in range(150):
+        output = machine(x)
+        taken.append(output.trajectory.halting.steps.double().mean().item())
+        loss = term(output, machine=machine, x=x)
+        assert torch.equal(loss, output.trajectory.halting.ponder.mean())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert taken[0] > 6
+    assert taken[-1] < 2.1
+
+
+def test_a_machine_refuses_what_does_not_halt_with_it(lattice):
+    plain = LatticeMachine(lattice, Linear((5,), lattice), RelativisticCA(lattice), Rate(lattice, 2, T), steps=T)
+    x = torch.randn(2, 5)
+    with pytest.raises(ValueError, match="machine must have a halting unit for PonderCost"):
+        PonderCost()(plain(x), machine=plain, x=x)
+    parts = (lattice, plain.projector, plain.rule)
+    for halting, message in (
+        ("AdaptiveTime", "halting must be a HaltingUnit or None, got str"),
+        (HaltingUnit(lattice, channels=2), "halting.channels must be the rule's None, got 2"),
+        (HaltingUnit(topologies.grid(3, 2)), "halting must be made for the graph's 16 nodes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LatticeMachine(*parts, plain.readout, steps=T, halting=halting)
+    with pytest.raises(ValueError, match=r"readout\.skip must be 0 with halting"):
+        LatticeMachine(*parts, Rate(lattice, 2, T, skip=1), steps=T, halting=HaltingUnit(lattice))
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def halted_run(tmp_path_factory):
+    """A tiny run with halting and a ponder cost, from options alone."""
+    from tiny_runs import blobs
+
+    from lmn_graph.training import configure, train
+
+    folder = tmp_path_factory.mktemp("halting")
+    small = ("--topology.L", "4", "--topology.dim", "2", "--machine.steps", "9", "--trainer.epochs", "2", "--trainer.batch_size", "16")
+    wanted = ("--halting", "AdaptiveTime", "--halting.epsilon", "0.05", "--halting.bias", "-1.5", "--ponder", "PonderCost")
+    config = configure("soc-lattice", [], ["--data", str(blobs(folder)), *small, *wanted, "--loss.ponder_weight", "0.01"])
+    return config, train(config, folder / "run", progress=False)
+
+
+def test_a_run_logs_how_many_steps_its_samples_took(halted_run):
+    config, run = halted_run
+    assert config["halting"] == {"name": "AdaptiveTime", "pool": "linear", "epsilon": 0.05, "bias": -1.5}
+    with (run.folder / "metrics.csv").open() as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    found = json.loads((run.folder / "run.json").read_text())["metrics"]
+    for place, numbers in (("val", rows[0]), ("val", rows[-1]), ("test", found)):
+        least, median, mean, most = (numbers[f"{place}/steps_{name}"] for name in ("min", "median", "mean", "max"))
+        assert 1 <= least <= min(median, mean) <= max(median, mean) <= most <= 9
+    assert all(1 < row["train/ponder"] <= 10 for row in rows)
+    assert (run.folder / "steps.png").stat().st_size > 1000
+
+
+def test_a_finished_run_halts_as_it_was_trained(halted_run):
+    """The unit's parameters are in the model, and the numbers of the test set are those of its samples."""
+    from lmn_graph.training import evaluate, open_run
+    from lmn_graph.training.batches import Batches
+    from lmn_graph.training.measure import steps_taken
+
+    _, run = halted_run
+    opened = open_run(run.folder)
+    machine, splits = opened.machine(), opened.splits()
+    assert machine.halting.epsilon == 0.05
+    taken = steps_taken(machine, Batches(splits.test.x, splits.test.y, 7)).double()
+    found = evaluate(machine, splits)
+    assert found == run.metrics
+    assert [found[f"test/steps_{name}"] for name in ("mean", "min", "max")] == [taken.mean(), taken.min(), taken.max()]
+
+
+def test_a_run_without_halting_draws_no_steps(tmp_path):
+    from tiny_runs import blobs
+
+    from lmn_graph.training import build, configure
+    from lmn_graph.training.batches import Batches
+    from lmn_graph.training.measure import quality, steps_taken
+
+    config = configure("soc-lattice", [], ["--data", str(blobs(tmp_path)), "--topology.L", "4", "--topology.dim", "2"])
+    assert config["halting"] == config["ponder"] == {"name": "none"}
+    splits = build.load_data(config)
+    machine = build.build_machine(config, splits.in_shape, splits.out_features)
+    batches = Batches(splits.test.x, splits.test.y, 64)
+    assert machine.halting is None
+    assert steps_taken(machine, batches) is None
+    assert quality(machine, batches, "classification").keys() == {"loss", "accuracy"}
+
+
+def test_the_command_line_knows_the_options_of_halting(tmp_path):
+    from tiny_runs import blobs
+
+    from lmn_graph.training import configure
+
+    data = ("--data", str(blobs(tmp_path)))
+    with pytest.raises(ValueError, match=r"unknown halting 'AdaptivTime'; did you mean 'AdaptiveTime'\?"):
+        configure("soc-lattice", [], [*data, "--halting", "AdaptivTime"])
+    with pytest.raises(ValueError, match=r"halting\.epsilonn"):
+        configure("soc-lattice", [], [*data, "--halting", "AdaptiveTime", "--halting.epsilonn", "0.1"])
+    with pytest.raises(ValueError, match="channels"):  # the rule's, given by the builder
+        configure("soc-lattice", [], [*data, "--halting", "AdaptiveTime", "--halting.channels", "2"])
+
+
+@pytest.mark.parametrize("budget", [1, 7, 200])
+def test_the_picture_of_steps_has_a_histogram_for_every_test_set(tmp_path, budget):
+    from lmn_graph.report.plots import steps_taken
+
+    taken = {name: torch.randint(1, budget + 1, (50,)) for name in ("test", "longer")}
+    steps_taken(tmp_path / "two.png", taken, budget)
+    steps_taken(tmp_path / "one.png", {"test": taken["test"]}, budget)
+    assert (tmp_path / "two.png").stat().st_size > (tmp_path / "one.png").stat().st_size > 1000

@@ -9,6 +9,7 @@ from lmn_graph.losses.drive_corrected_ratio import DriveCorrectedRatio
 from lmn_graph.losses.modularity_loss import ModularityLoss
 from lmn_graph.losses.perturbation import Perturbation
 from lmn_graph.losses.plain_ratio import PlainRatio
+from lmn_graph.losses.ponder_cost import PonderCost
 from lmn_graph.losses.structure import StructuralLoss
 from lmn_graph.losses.tangent_growth import TangentGrowth
 from lmn_graph.losses.task import TaskLoss
@@ -25,6 +26,7 @@ __all__ = [
     "Perturbation",
     "PhysicsLoss",
     "PlainRatio",
+    "PonderCost",
     "StructuralLoss",
     "TangentGrowth",
     "TaskLoss",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
@@ -15,8 +18,10 @@ from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_fi
 Rows = list[dict[str, float]]
 
 
-def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_in: int = 0) -> list[Path]:
-    """All pictures of a run in ``folder``: ``losses.png``, ``raster.png``, ``dynamics.png``.
+def save_all(
+    folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_in: int = 0, taken: Mapping[str, Tensor] | None = None
+) -> list[Path]:
+    """All pictures of a run in ``folder``: ``losses.png``, ``raster.png``, ``dynamics.png``; ``steps.png`` of a machine that halts.
 
     Args:
         folder: where they go.
@@ -24,6 +29,7 @@ def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_
         machine: the trained machine.
         x: samples to run for the raster; the first is drawn.
         burn_in: epochs that are shaded.
+        taken: the steps that the samples of a test set took before they halted, by its name; none where none halts.
     """
     from lmn_graph.training.measure import history
 
@@ -33,6 +39,9 @@ def save_all(folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_
     losses(paths[0], rows, burn_in)
     raster(paths[1], activity, machine.steps)
     dynamics(paths[2], rows, burn_in)
+    if taken:
+        paths.append(folder / "steps.png")
+        steps_taken(paths[-1], taken, machine.steps)
     return paths
 
 
@@ -113,6 +122,29 @@ def dynamics(path: Path, rows: Rows, burn_in: int = 0) -> None:
         for axis in (left, right):
             _epochs(axis, burn_in)
         _name_burn_in(right, burn_in)
+
+
+def steps_taken(path: Path, taken: Mapping[str, Tensor], budget: int) -> None:
+    """How many steps the samples of each test set took before they halted, as histograms below each other; the dashed line is the mean.
+
+    Args:
+        path: the picture.
+        taken: for the name of every set, the steps of its samples, [B].
+        budget: the largest number of steps.
+    """
+    width = max(1, math.ceil(budget / 60))  # at most 60 bars, each of whole steps
+    with new_figure(path, len(taken), 1, (5.6, 1.0 + 1.7 * len(taken)), sharex=True) as (_, axes):
+        for axis, (name, steps) in zip(axes[:, 0], taken.items()):
+            counts = torch.bincount((steps.cpu() - 1) // width, minlength=math.ceil(budget / width)).numpy()
+            left = [1 + width * bar for bar in range(len(counts))]
+            axis.bar(left, counts / max(1, counts.sum()), width=0.9 * width, color=BLUE, align="edge" if width > 1 else "center")
+            mean = float(steps.double().mean())
+            axis.axvline(mean, color=ORANGE, linestyle="--", linewidth=1.2)
+            axis.set_title(f"steps of {steps.numel():,} samples, {name}")
+            axis.set_title(f"mean {mean:.1f}", loc="right", color=ORANGE, size=8.5, weight="normal")
+            axis.set_ylabel("share")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel(f"steps, of a budget of {budget}")
 
 
 def _line(axis: Axes, rows: Rows, key: str, colour: str, label: str) -> None:

@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 from lmn_graph import data as datasets
 from lmn_graph.catalogue import TOPOLOGIES
 from lmn_graph.data import Splits
+from lmn_graph.halting import HALTING
 from lmn_graph.losses import LOSSES, TaskLoss, TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import PROJECTORS
@@ -24,16 +25,19 @@ PARTS: dict[str, Registry[Any]] = {
     "projector": PROJECTORS,
     "rule": RULES,
     "readout": READOUTS,
+    "halting": HALTING,
     "criticality": LOSSES,
     "activity": LOSSES,
     "clustering": LOSSES,
     "modularity": LOSSES,
+    "ponder": LOSSES,
 }
 NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES]
 NESTED_AS = ("surrogate", "column")  # arguments of parts that are parts themselves
 GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
-OPTIONAL = ("criticality", "activity", "clustering", "modularity")  # parts that "none", or not to be named, leaves out
+TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
+OPTIONAL = ("halting", *TERMS)  # parts that "none", or not to be named, leaves out
 
 
 def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any] | None = None, **keywords: Any) -> Any:
@@ -45,6 +49,11 @@ def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any]
             nested = next(found for found in NESTED if value["name"] in found)
             arguments[key] = part(key, value, registry=nested)
     return entry(*given, **arguments, **keywords)
+
+
+def is_named(config: dict[str, Any], kind: str) -> bool:
+    """Whether a configuration has an optional part."""
+    return config.get(kind, {"name": "none"})["name"] != "none"
 
 
 def load_data(config: dict[str, Any]) -> Splits:
@@ -66,6 +75,7 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     rule.reference, rule.compile = settings.reference, settings.compile
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels)
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
+    halting = part("halting", config["halting"], topology, channels=rule.channels) if is_named(config, "halting") else None
     return LatticeMachine(
         topology,
         projector,
@@ -75,6 +85,7 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
         inject=settings.inject,
         truncate=settings.truncate,
         checkpoint=settings.checkpoint,
+        halting=halting,
     )
 
 
@@ -83,8 +94,8 @@ def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: Lattice
     settings = LossSettings(**config["loss"])
     terms: dict[str, Any] = {}
     weights = {"task": settings.task_weight}
-    for name in OPTIONAL:
-        if config.get(name, {"name": "none"})["name"] != "none":
+    for name in TERMS:
+        if is_named(config, name):
             terms[name] = part(name, config[name])
             weights[name] = getattr(settings, f"{name}_weight")
     kind: Any = task

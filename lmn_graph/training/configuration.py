@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lmn_graph import presets
 from lmn_graph.data import resolve
 from lmn_graph.registry import Registry
-from lmn_graph.training.build import GIVEN, GIVEN_TO_RULES, NESTED, NESTED_AS, OPTIONAL, PARTS
+from lmn_graph.training.build import GIVEN, GIVEN_TO_RULES, NESTED, NESTED_AS, OPTIONAL, PARTS, TERMS
 from lmn_graph.training.options import REQUIRED, Option, options
 from lmn_graph.training.settings import SETTINGS
 from lmn_graph.training.spelling import Config, flatten, nest, one_line, spell, suggest
@@ -223,7 +223,7 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
 
 def _given(kind: str) -> set[str]:
     """Arguments of a part that are no options, since the builder gives them."""
-    return set() if kind in OPTIONAL else GIVEN_TO_RULES if kind == "rule" else GIVEN
+    return set() if kind in TERMS else GIVEN_TO_RULES if kind == "rule" else GIVEN
 
 
 def _data_options(config: Any) -> dict[str, Option]:

@@ -53,13 +53,23 @@ def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 
 @torch.no_grad()
 def quality(machine: LatticeMachine, batches: Batches, task: str, scale: Sequence[float] = (1.0,)) -> dict[str, float]:
     """Loss and accuracy of a classification; loss, R², root mean squared and mean absolute error of a regression, the two
-    in units of the target, whose standard deviations are ``scale``."""
+    in units of the target, whose standard deviations are ``scale``. Of a machine that halts also how many steps samples took."""
     device = next(machine.parameters()).device
-    predictions, targets = [], []
+    predictions, targets, taken = [], [], []
     for x, y in batches:
-        predictions.append(machine(x.to(device)).prediction.cpu())
+        output = machine(x.to(device))
+        predictions.append(output.prediction.cpu())
         targets.append(y)
-    prediction, target = torch.cat(predictions), torch.cat(targets)
+        if output.trajectory.halting is not None:
+            taken.append(output.trajectory.halting.steps.cpu())
+    found = _quality(torch.cat(predictions), torch.cat(targets), task, scale)
+    if taken:
+        steps = torch.cat(taken).double()
+        found |= {f"steps_{name}": float(getattr(steps, name)()) for name in ("mean", "min", "median", "max")}
+    return found
+
+
+def _quality(prediction: Tensor, target: Tensor, task: str, scale: Sequence[float]) -> dict[str, float]:
     if task == "classification":
         loss = torch.nn.functional.cross_entropy(prediction, target)
         return {"loss": float(loss), "accuracy": float((prediction.argmax(1) == target).double().mean())}
@@ -71,6 +81,16 @@ def quality(machine: LatticeMachine, batches: Batches, task: str, scale: Sequenc
         "rmse": float((error * error.new_tensor(scale)).square().mean().sqrt()),
         "mae": float((error * error.new_tensor(scale)).abs().mean()),
     }
+
+
+@torch.no_grad()
+def steps_taken(machine: LatticeMachine, batches: Batches) -> Tensor | None:
+    """How many steps every sample took before it halted, int64, or None for a machine that does not halt."""
+    if machine.halting is None:
+        return None
+    device = next(machine.parameters()).device
+    found = [machine.run(machine.inputs(x.to(device))).halting for x, _ in batches]
+    return torch.cat([halting.steps.cpu() for halting in found if halting is not None])
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from lmn_graph.training.batches import Batches
 from lmn_graph.training.configuration import Config, configure, to_yaml
 from lmn_graph.training.files import load_model, remove_parts, write_text
 from lmn_graph.training.fit import fit, seeded
-from lmn_graph.training.measure import dynamics, quality
+from lmn_graph.training.measure import dynamics, quality, steps_taken
 from lmn_graph.training.settings import TrainerSettings
 
 SMOKE = {"epochs": 1, "samples": 256}
@@ -215,7 +215,8 @@ def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: flo
     record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": defined}
     from lmn_graph.report import plots
 
-    plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in)
+    steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
+    plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, {} if steps is None else {"test": steps})
     write_text(run.folder / "run.json", json.dumps(record, indent=2))
     return Run(run.folder, run.config, record)
 

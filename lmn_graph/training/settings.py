@@ -47,6 +47,7 @@ class LossSettings:
         activity_weight: weight of the activity term, >= 0.
         clustering_weight: weight of the clustering term, >= 0.
         modularity_weight: weight of the modularity term, >= 0.
+        ponder_weight: weight of the ponder cost of a machine that halts, >= 0; about 0.01 for a loss of about 1.
         burn_in: epochs at the start that train the dynamics only; the last epoch of a run always trains the task.
         label_smoothing: label smoothing of a classification, in [0, 1).
     """
@@ -56,11 +57,12 @@ class LossSettings:
     activity_weight: float = 1.0
     clustering_weight: float = 1.0
     modularity_weight: float = 1.0
+    ponder_weight: float = 1.0
     burn_in: int = 0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = ("task", "criticality", "activity", "clustering", "modularity")
+        weights = ("task", "criticality", "activity", "clustering", "modularity", "ponder")
         for name in (*(f"{term}_weight" for term in weights), "label_smoothing"):
             _checks.number(f"loss.{name}", getattr(self, name), minimum=0)
         if self.label_smoothing >= 1:

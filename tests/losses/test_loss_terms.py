@@ -9,6 +9,7 @@ import torch
 from small_machines import Given, TanhStandIn, machine, output_of
 
 from lmn_graph.criticality import branching_ratio, covariance_slope, damage_spreading, drive_corrected_ratio, plain_ratio
+from lmn_graph.halting import HaltingUnit
 from lmn_graph.losses import (
     LOSSES,
     Activity,
@@ -18,6 +19,7 @@ from lmn_graph.losses import (
     Perturbation,
     PhysicsLoss,
     PlainRatio,
+    PonderCost,
     StructuralLoss,
     TangentGrowth,
 )
@@ -30,6 +32,8 @@ def run(name: str, m=None, x=None):
     """A machine that the loss accepts, an input and its output."""
     if m is None:
         m = machine(projector=Given, reset="zero") if name == SPIKE_DRIVEN else machine()
+    if name == PonderCost.__name__:
+        m.halting = HaltingUnit(m.topology, bias=-1.0)
     if x is None:
         x = (torch.rand(5, 16) < 0.2).float() if isinstance(m.projector, Given) else torch.randn(5, 8)
     return m, x, m(x)
@@ -52,6 +56,7 @@ def test_the_registry_holds_every_term():
         "ModularityLoss",
         "Perturbation",
         "PlainRatio",
+        "PonderCost",
         "TangentGrowth",
     }
 
@@ -70,7 +75,7 @@ def test_every_term_trains_a_machine(name):
     gradients = [parameter.grad for parameter in m.rule.parameters() if parameter.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
-    assert ("on=" if structural else "target=") in repr(term)
+    assert ("on=" if structural else "target=") in repr(term) or isinstance(term, PonderCost)
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {SPIKE_DRIVEN}))
