@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch_geometric.data import Data
 
 from lmn_graph.embeddings import CellEmbedding, FactoredCellEmbedding
 from topologies import _checks
+
+Identity = Literal["auto", "cell", "axes"]
 
 
 class CellMemory(nn.Module):
@@ -45,13 +48,13 @@ class CellMemory(nn.Module):
         *,
         heads: int = 1,
         channels: int | None = None,
-        identity: str = "auto",
+        identity: Identity = "auto",
         index: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.width, self.heads = _split("width", width, heads)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
-        _checks.choice("identity", identity, ("auto", "cell", "axes"))
+        _checks.choice("identity", identity, get_args(Identity))
         kept = topology
         if index is not None and identity != "axes":  # identities of the cells that are attended to, and of no others
             kept, index = Data(num_nodes=index.numel()), None
@@ -152,7 +155,7 @@ class SpatialAttention(nn.Module):
         queries: int = 1,
         heads: int = 1,
         channels: int | None = None,
-        identity: str = "auto",
+        identity: Identity = "auto",
         index: Tensor | None = None,
     ) -> None:
         super().__init__()

@@ -47,7 +47,11 @@ class Attending(Readout):
         self.direct = nn.Linear(wide, self.out_features, bias=False) if _checks.flag("direct", direct) else None
 
     def attention(self, activity: Tensor) -> Tensor:
-        """Who was attended to, without a gradient's need: the shares of the cells for a history [B, T, N] (or [B, T, N, C])."""
+        """Who is attended to: the :meth:`shares` of the cells in a history [B, T, N] (or [B, T, N, C]), for pictures.
+
+        Raises:
+            ValueError: if the history has another shape.
+        """
         return self.shares(self._heard(activity)[:, self.skip :])
 
     @abstractmethod

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph.attention import SpatialAttention
+from lmn_graph.attention import Identity, SpatialAttention
 from lmn_graph.readouts._attending import Attending
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
@@ -51,8 +53,8 @@ class Attention(Attending):
         width: int = 32,
         heads: int = 4,
         queries: int = 4,
-        identity: str = "auto",
-        pool: str = "mean",
+        identity: Identity = "auto",
+        pool: Literal["mean", "last"] = "mean",
         skip: int = 0,
         dropout: float = 0.0,
         direct: bool = True,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph.attention import CellMemory
+from lmn_graph.attention import CellMemory, Identity
 from lmn_graph.readouts._attending import Attending
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
@@ -56,7 +56,7 @@ class DynamicAttention(Attending):
         heads: int = 4,
         queries: int = 1,
         rank: int = 16,
-        identity: str = "auto",
+        identity: Identity = "auto",
         skip: int = 0,
         dropout: float = 0.0,
         direct: bool = True,

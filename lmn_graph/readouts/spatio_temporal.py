@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph.attention import SpatialAttention, TemporalAttention
+from lmn_graph.attention import Identity, SpatialAttention, TemporalAttention
 from lmn_graph.readouts._attending import Attending
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
@@ -51,7 +51,7 @@ class SpatioTemporal(Attending):
         heads: int = 4,
         queries: int = 2,
         layers: int = 1,
-        identity: str = "auto",
+        identity: Identity = "auto",
         skip: int = 0,
         dropout: float = 0.0,
         direct: bool = True,
