@@ -12,18 +12,23 @@ from lmn_graph.ops import _compiled
 
 Message = Callable[..., Any]  # tensors → a tensor or several
 
+# Who may hold a tensor, and what messages may be summed to: the two ends of an edge, the edge itself, its type.
+TARGET, SOURCE, EDGE, KIND = HOLDERS = range(4)
+
 
 class Signature(NamedTuple):
-    """How many tensors of a message are the node's own, the other end's and the edge's, and the rank of each without its leading axes."""
+    """How many tensors of a message each holder has, in the order of the arguments, and the rank of each without its leading axes."""
 
-    own: int
-    other: int
+    target: int
+    source: int
     edge: int
+    kind: int
     tail: int
 
     @property
-    def total(self) -> int:
-        return self.own + self.other + self.edge
+    def holders(self) -> list[int]:
+        """Who holds each argument."""
+        return [holder for holder in HOLDERS for _ in range(self[holder])]
 
 
 class Call(NamedTuple):
@@ -33,14 +38,14 @@ class Call(NamedTuple):
         message: the function.
         signature: its arguments.
         connectivity: the graph.
-        outgoing: whether the edges of a node are those that leave it.
+        to: the holder to which messages are summed: TARGET, SOURCE, EDGE (which has but one) or KIND.
         compile: see :mod:`lmn_graph.ops._compiled`.
     """
 
     message: Message
     signature: Signature
     connectivity: Connectivity
-    outgoing: bool
+    to: int
     compile: _compiled.Compile
 
 

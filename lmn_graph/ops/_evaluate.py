@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmn_graph.ops import _compiled
-from lmn_graph.ops._calls import Call, Message, Signature, values_of
+from lmn_graph.ops._calls import EDGE, KIND, SOURCE, TARGET, Call, Message, values_of
 from lmn_graph.ops._slots import TILE, Bucket, Slots, slots_of
 
 _BLOCK = 1 << 17  # numbers in the messages that are made at once: a few such blocks fit into the second cache
@@ -37,20 +37,22 @@ def _templates(message: Message, like: tuple[tuple[tuple[int, ...], torch.dtype,
 
 
 def sums(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """Σ over the edges of every node, [N, …] for each value of the message; no gradient."""
-    n = call.connectivity.num_nodes
+    """Σ over the edges of every holder ``call.to``, [N, …], [E, …] or [K, …] for each value of the message; no gradient."""
     expected = templates(call.message, tensors)
     width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
+    compiled = bool(width) and _compiled.compiles(call.compile, call.connectivity.num_edges * width)
+    if call.to == EDGE:
+        return _at_edges(call, tensors, expected, width, compiled)
     slots = slots_of(call.connectivity)
-    side = (slots.outgoing if call.outgoing else slots.incoming) if call.connectivity.num_edges and width else None
-    compiled = side is not None and _compiled.compiles(call.compile, call.connectivity.num_edges * width)
+    side = slots.side(call.to)
+    buckets = side.buckets if width else []
     ordered = _ordered(call, slots, tensors) if compiled else []
-    if side is not None and compiled and len(side.buckets) == 1 and side.buckets[0].rows is None:
-        found = _whole(call, side.buckets[0], tensors, ordered)
+    if compiled and len(buckets) == 1 and buckets[0].rows is None:
+        found = _whole(call, buckets[0], tensors, ordered)
         if found is not None:
             return found
-    totals = tuple(tensors[0].new_zeros(n, *value.shape, dtype=value.dtype) for value in expected)
-    for bucket in [] if side is None else side.buckets:
+    totals = tuple(tensors[0].new_zeros(side.count, *value.shape, dtype=value.dtype) for value in expected)
+    for bucket in buckets:
         if compiled and bucket.rows is not None and (call.compile == "always" or _is_worth_it(bucket, width)):
             found = _whole(call, bucket, tensors, ordered)
             if found is not None:
@@ -67,14 +69,16 @@ def _is_worth_it(bucket: Bucket, width: int) -> bool:
 
 
 def _in_blocks(call: Call, bucket: Bucket, tensors: list[Tensor], totals: tuple[Tensor, ...], slots: int) -> None:
-    s = call.signature
-    for rows, part, other, edges in bucket.blocks(slots):
-        args = [tensor[part if rows is None else rows].unsqueeze(0) for tensor in tensors[: s.own]]
-        args += [_gathered(tensor, other) for tensor in tensors[s.own : s.own + s.other]]
-        args += [_gathered(tensor, edges) for tensor in tensors[s.own + s.other :]]
+    holders = call.signature.holders
+    for rows, part, place in bucket.blocks(slots):
+        at = {holder: bucket.side.at(holder, place) for holder in {*holders} - {call.to}}
+        args = [
+            tensor[part if rows is None else rows].unsqueeze(0) if holder == call.to else _gathered(tensor, at[holder])
+            for tensor, holder in zip(tensors, holders)
+        ]
         for total, value in zip(totals, values_of(call.message, args)):
-            summed = value.expand(*other.shape, *value.shape[2:])
-            summed = summed.squeeze(0) if len(other) == 1 else summed.sum(0)
+            summed = value.expand(*place.shape, *value.shape[2:])
+            summed = summed.squeeze(0) if len(place) == 1 else summed.sum(0)
             if rows is None:
                 total[part] += summed
             else:
@@ -86,69 +90,73 @@ def _gathered(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 def _ordered(call: Call, slots: Slots, tensors: list[Tensor]) -> list[dict[Bucket, Tensor] | None]:
-    """For every tensor of edges that holds one number per edge, that number in the order of slots; None for the others."""
+    """For every tensor of edges that holds one number per edge, that number in the order of slots; None for all others."""
     return [
-        slots.ordered(tensor) if math.prod(tensor.shape[1:]) == 1 else None
-        for tensor in tensors[call.signature.total - call.signature.edge :]
+        slots.ordered(tensor) if holder == EDGE and math.prod(tensor.shape[1:]) == 1 else None
+        for tensor, holder in zip(tensors, call.signature.holders)
     ]
 
 
 def _whole(call: Call, bucket: Bucket, tensors: list[Tensor], ordered: list[dict[Bucket, Tensor] | None]) -> tuple[Tensor, ...] | None:
     """One compiled loop over a bucket; None where that could not be compiled."""
-    s = call.signature
-    other, edges = bucket.tiles()
-    args = [bucket.fill(tensor) for tensor in tensors[: s.own]] + tensors[s.own : s.own + s.other]
-    for tensor, known in zip(tensors[s.own + s.other :], ordered):
-        if known is None:  # several numbers per edge are gathered where they are used
+    args, ways = [], []
+    for tensor, holder, known in zip(tensors, call.signature.holders, ordered):
+        if holder == call.to:
+            args.append(bucket.fill(tensor))
+        elif known is None:  # gathered where it is used
             args.append(tensor)
-            continue
-        if bucket not in known:
-            with torch.inference_mode(False):
-                known[bucket] = bucket.ordered(tensor)
-        args.append(known[bucket].view(*edges.shape, *tensor.shape[1:]))
-    flat = tuple(known is not None for known in ordered)
-    key = ("sum", call.message, s, flat, tensors[0].dtype)
-    found = _compiled.run(key, lambda: _summing(call.message, s, flat), other, edges, *args)
+        else:
+            if bucket not in known:
+                with torch.inference_mode(False):
+                    known[bucket] = bucket.ordered(tensor)
+            args.append(known[bucket].view(*known[bucket].shape, *tensor.shape[1:]))
+        ways.append(None if holder == call.to or known is not None else holder)
+    # The first one also for its shape, which is that of the slots.
+    indexed = sorted({SOURCE if call.to == TARGET else TARGET, *(way for way in ways if way is not None)})
+    key = ("sum", call.message, call.signature, call.to, tuple(ways), tensors[0].dtype)
+    found = _compiled.run(key, lambda: _summing(call.message, indexed, ways), *(bucket.tiles(holder) for holder in indexed), *args)
     return None if found is None else tuple(value.flatten(0, 1)[: bucket.count] for value in found)
 
 
-def _summing(message: Message, s: Signature, flat: tuple[bool, ...]) -> Callable[..., Any]:
-    def kernel(other: Tensor, edges: Tensor, *args: Tensor) -> tuple[Tensor, ...]:
-        parts = [*args[: s.own], *(arg[other] for arg in args[s.own : s.own + s.other])]
-        parts += [arg if ordered else arg[edges] for arg, ordered in zip(args[s.own + s.other :], flat)]
-        values = values_of(message, parts)
-        return tuple(value.expand(*other.shape, *value.shape[3:]).sum(1) for value in values)
+def _summing(message: Message, indexed: list[int], ways: list[int | None]) -> Callable[..., Any]:
+    """The sum over the middle axis of slots; ``ways``: by which of the ``indexed`` holders each argument is gathered."""
+    places = [None if way is None else indexed.index(way) for way in ways]
+
+    def kernel(*given: Tensor) -> tuple[Tensor, ...]:
+        index, args = given[: len(indexed)], given[len(indexed) :]
+        values = values_of(message, [arg if place is None else arg[index[place]] for arg, place in zip(args, places)])
+        return tuple(value.expand(*index[0].shape, *value.shape[3:]).sum(1) for value in values)
 
     return kernel
 
 
-def values_at_edges(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """The message of every edge, [E, …] for each of its values; no gradient."""
-    s, graph = call.signature, call.connectivity
-    expected = templates(call.message, tensors)
-    width = max(*(math.prod(part.shape[1:]) for part in tensors), *(math.prod(value.shape) for value in expected))
-    source, target = graph.edge_index
-    if width and _compiled.compiles(call.compile, graph.num_edges * width):
-        key = ("each", call.message, s, tensors[0].dtype)
-        found = _compiled.run(key, lambda: _at_edges(call.message, s), target, source, *tensors)
+def _at_edges(call: Call, tensors: list[Tensor], expected: tuple[Template, ...], width: int, compiled: bool) -> tuple[Tensor, ...]:
+    """The message of every edge."""
+    graph, holders = call.connectivity, call.signature.holders
+    index = {TARGET: graph.edge_index[1], SOURCE: graph.edge_index[0], KIND: graph.edge_type}
+    if compiled:
+        indexed = sorted({TARGET, *holders} - {EDGE})
+        ways = [None if holder == EDGE else holder for holder in holders]
+        key = ("each", call.message, call.signature, tensors[0].dtype)
+        found = _compiled.run(key, lambda: _each(call.message, indexed, ways), *(index[holder] for holder in indexed), *tensors)
         if found is not None:
             return found
     values = tuple(tensors[0].new_empty(graph.num_edges, *value.shape, dtype=value.dtype) for value in expected)
     size = max(1, _BLOCK // max(1, width))
     for first in range(0, graph.num_edges, size):
         part = slice(first, first + size)
-        args = [tensor.index_select(0, target[part]) for tensor in tensors[: s.own]]
-        args += [tensor.index_select(0, source[part]) for tensor in tensors[s.own : s.own + s.other]]
-        args += [tensor[part] for tensor in tensors[s.own + s.other :]]
+        args = [tensor[part] if holder == EDGE else tensor.index_select(0, index[holder][part]) for tensor, holder in zip(tensors, holders)]
         for whole, value in zip(values, values_of(call.message, args)):
             whole[part] = value
     return values
 
 
-def _at_edges(message: Message, s: Signature) -> Callable[..., Any]:
-    def kernel(target: Tensor, source: Tensor, *args: Tensor) -> tuple[Tensor, ...]:
-        parts = [*(arg[target] for arg in args[: s.own]), *(arg[source] for arg in args[s.own : s.own + s.other]), *args[s.own + s.other :]]
-        values = values_of(message, parts)
-        return tuple(value.expand(target.size(0), *value.shape[1:]).contiguous() for value in values)
+def _each(message: Message, indexed: list[int], ways: list[int | None]) -> Callable[..., Any]:
+    places = [None if way is None else indexed.index(way) for way in ways]
+
+    def kernel(*given: Tensor) -> tuple[Tensor, ...]:
+        index, args = given[: len(indexed)], given[len(indexed) :]
+        values = values_of(message, [arg if place is None else arg[index[place]] for arg, place in zip(args, places)])
+        return tuple(value.expand(index[0].size(0), *value.shape[1:]).contiguous() for value in values)
 
     return kernel

@@ -1,14 +1,14 @@
-"""Sums of any message over neighbours, with exact derivatives of every order and no tensor of all messages.
+"""Sums of any message over edges, with exact derivatives of every order and no tensor of all messages.
 
-A message is a function of what both ends of an edge and the edge itself hold. Two operations are enough:
+A message is a function of what both ends of an edge, the edge itself and its type hold. One operation is enough:
 
-    node_sum    y_n = Σ_e message(own n, other end of e, e)      over the edges e of every node n, incoming or outgoing
-    edge_value  v_e = message(target of e, source of e, e)       summed to the shape of what it is the gradient of
+    y_h = Σ message(target of e, source of e, e, type of e)      over the edges e of every h
 
-The derivative of a message is a message again, one that also holds the incoming gradient. So the gradient of a ``node_sum`` to what the
-node itself holds is a ``node_sum`` on the same side, to what the other ends hold one on the other side (a gather, never a scatter), and
-to what the edges hold an ``edge_value``; and the same holds for their gradients in turn. Messages are made block by block in cache, or
-by one compiled loop, and added up at once.
+where h are the targets, the sources, the edges themselves (a sum of one message) or the types of edges.
+
+The derivative of a message is a message again, one that also holds the incoming gradient, wherever that is held. So the gradient of such
+a sum to what one of the four holds is such a sum to that holder: a gather, never a scatter; and the same holds for its gradients in turn.
+Messages are made block by block in cache, or by one compiled loop, and added up at once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmn_graph.ops._calls import Call, Message, Signature, values_of
-from lmn_graph.ops._evaluate import sums, values_at_edges
+from lmn_graph.ops._calls import HOLDERS, Call, Message, Signature, values_of
+from lmn_graph.ops._evaluate import sums
 from lmn_graph.ops._kernels import exact
 
 
@@ -75,17 +75,12 @@ class Derivative:
 PULL_BACKS: dict[Message, Callable[[Sequence[Tensor], Tensor, tuple[int, ...]], list[Tensor]]] = {}
 
 
-def node_sum(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Σ over the edges of every node, [N, …] for each value of the message; with a gradient of any order."""
-    return _NodeSum.apply(call, *tensors)
+def summed(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Σ over the edges of every holder ``call.to``, [N, …], [E, …] or [K, …] for each value; with a gradient of any order."""
+    return _Sum.apply(call, *tensors)
 
 
-def edge_value(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The message of every edge, [E, …] for each value, own being the target; with a gradient of any order."""
-    return _EdgeValue.apply(call, *tensors)
-
-
-class _NodeSum(torch.autograd.Function):
+class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.call = call
@@ -96,53 +91,30 @@ class _NodeSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return None, *_gradients(ctx, _OWN, grads)
+        return None, *_gradients(ctx.call, ctx.saved_tensors, grads, ctx.needs_input_grad[1:])
 
 
-class _EdgeValue(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        with exact(tensors[0]):
-            return values_at_edges(call, [tensor.detach() for tensor in tensors])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return None, *_gradients(ctx, _EDGE, grads)
-
-
-_OWN, _OTHER, _EDGE = range(3)  # who holds a tensor: the node that has the sum (of an edge value the target), the other end, the edge
-
-
-def _gradients(ctx: Any, held: int, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients to all tensors of an operation; the incoming ones are ``held`` by the nodes that had the sum, or by the edges."""
-    call: Call = ctx.call
-    s = call.signature
+def _gradients(call: Call, tensors: Sequence[Tensor], grads: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients to all tensors of an operation; the incoming ones are held by what its messages were summed to."""
+    found: list[Tensor | None] = [None] * len(tensors)
     given = [g.contiguous() for g in grads if g is not None]
-    found: list[Tensor | None] = [None] * s.total
     if not given:
         return found
-    tensors = [*ctx.saved_tensors, *given]
-    holders = [_OWN] * s.own + [_OTHER] * s.other + [_EDGE] * s.edge + [held] * len(given)
-    for holder in (_OWN, _OTHER, _EDGE):
-        wanted = [k for k in range(s.total) if ctx.needs_input_grad[1 + k] and holders[k] == holder]
+    everything = [*tensors, *given]
+    holders = call.signature.holders + [call.to] * len(given)
+    arranged = sorted(range(len(everything)), key=holders.__getitem__)
+    place = {k: at for at, k in enumerate(arranged)}
+    numbers = iter(range(len(tensors), len(everything)))
+    cotangents = tuple(None if g is None else place[next(numbers)] for g in grads)
+    arguments = tuple(place[k] for k in range(len(tensors)))
+    signature = Signature(*(holders.count(holder) for holder in HOLDERS), tail=call.signature.tail)
+    for holder in HOLDERS:
+        wanted = tuple(k for k in range(len(tensors)) if needed[k] and holders[k] == holder)
         if not wanted:
             continue
-        # Summed up at the other end, that end is the node of its own; an edge value has the target for its own end.
-        swapped = holder == _OTHER or (holder == _EDGE and call.outgoing)
-        order = [_OTHER, _OWN, _EDGE] if swapped else [_OWN, _OTHER, _EDGE]
-        arranged = [k for one in order for k in range(len(tensors)) if holders[k] == one]
-        place = {k: at for at, k in enumerate(arranged)}
-        numbers = iter(range(s.total, len(tensors)))
-        cotangents = tuple(None if g is None else place[next(numbers)] for g in grads)
-        message = Derivative(call.message, tuple(wanted), tuple(place[k] for k in range(s.total)), cotangents, s.tail)
-        outgoing = holder != _EDGE and call.outgoing != swapped
-        own, other, edge = (holders.count(one) for one in order)
-        derived = call._replace(message=message, signature=Signature(own, other, edge, s.tail), outgoing=outgoing)
-        values = (edge_value if holder == _EDGE else node_sum)(derived, [tensors[k] for k in arranged])
-        for k, value in zip(wanted, values):
+        message = Derivative(call.message, wanted, arguments, cotangents, signature.tail)
+        derived = call._replace(message=message, signature=signature, to=holder)
+        for k, value in zip(wanted, summed(derived, [everything[k] for k in arranged])):
             found[k] = value
     return found
 

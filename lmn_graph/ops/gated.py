@@ -11,7 +11,7 @@ from torch import Tensor
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
 from lmn_graph.ops._messages import PULL_BACKS
-from lmn_graph.ops.message import message_sum
+from lmn_graph.ops.message import message_sum, num_kinds
 from topologies import _checks
 
 Gate = Literal["norm", "channel"]
@@ -78,7 +78,8 @@ def gated_sum(
         connectivity: the graph, N nodes and E edges.
         x: the state, [N, B] or [N, B, C].
         weight: one per edge [E] in the order of ``connectivity.edge_index``; per sample [E, B]; with channels also [E, 1, C] or
-            [E, B, C]. With ``per="type"`` the first axis is the edge type, [K] and so on, and edges of one type share it.
+            [E, B, C]. With ``per="type"`` the first axis is the edge type, [K] and so on, and edges of one type share it: it is not
+            spread over them, nor is its gradient.
         alpha: steepness α, a finite number or a tensor of one; [N, 1] for one per node; with channels also [C].
         gate: with channels, whether |·| is the norm of a cell or each channel has a gate of its own.
         per: what the first axis of ``weight`` counts.
@@ -94,15 +95,16 @@ def gated_sum(
     """
     _check_state(connectivity, x)
     _checks.choice("gate", gate, ("norm", "channel"))
-    weight = _per_edge(connectivity, weight, per)
+    _check_weight(connectivity, weight, per)
     if weight.dim() > x.dim() or (weight.dim() > 1 and any(w not in (1, n) for w, n in zip(weight.shape[1:], x.shape[1:]))):
         raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")
+    edge, kind = (weight, ()) if per == "edge" else ((), weight)
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     u = _steepness(alpha, x) * magnitude(wide, gate)
     if not _is_small(u):
-        return message_sum(connectivity, sigmoid_message, u, (u, wide), weight, compile=compile).to(x.dtype)
+        return message_sum(connectivity, sigmoid_message, u, (u, wide), edge, kind, compile=compile).to(x.dtype)
     p = u.exp()
-    y = p * message_sum(connectivity, ratio_message, p, (p, wide), weight, compile=compile)
+    y = p * message_sum(connectivity, ratio_message, p, (p, wide), edge, kind, compile=compile)
     return y.to(x.dtype)
 
 
@@ -126,7 +128,7 @@ def _steepness(alpha: Tensor | float, x: Tensor) -> Tensor:
     return alpha.unsqueeze(-1) if x.dim() == 3 and tuple(alpha.shape) == (x.size(0), 1) else alpha
 
 
-def _per_edge(connectivity: Connectivity, weight: Tensor, per: str) -> Tensor:
+def _check_weight(connectivity: Connectivity, weight: Tensor, per: str) -> None:
     _checks.choice("per", per, ("edge", "type"))
     if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() < 1:
         got = f"{weight.dtype} {tuple(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
@@ -134,14 +136,13 @@ def _per_edge(connectivity: Connectivity, weight: Tensor, per: str) -> Tensor:
     if per == "edge":
         if weight.size(0) != connectivity.num_edges:
             raise ValueError(f"weight must have one entry per edge ({connectivity.num_edges}), got shape {tuple(weight.shape)}")
-        return weight
+        return
     kind = connectivity.edge_type
     if kind is None:
         raise ValueError(f"weight per type needs a graph with edge_type, got {connectivity}")
-    kinds = int(kind.max()) + 1 if kind.numel() else 0
-    if weight.size(0) < kinds:
+    kinds = num_kinds(connectivity)
+    if kinds is not None and weight.size(0) < kinds:
         raise ValueError(f"weight must have one entry per edge type ({kinds}), got shape {tuple(weight.shape)}")
-    return weight.index_select(0, kind)
 
 
 def _check_state(connectivity: Connectivity, x: Tensor) -> None:

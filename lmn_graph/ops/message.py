@@ -12,8 +12,9 @@ from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
-from lmn_graph.ops._calls import Call, Message, Signature, values_of
-from lmn_graph.ops._messages import node_sum
+from lmn_graph.ops._calls import KIND, SOURCE, TARGET, Call, Message, Signature, values_of
+from lmn_graph.ops._messages import summed
+from lmn_graph.ops._slots import slots_of
 from topologies import _checks
 
 Features = Tensor | Sequence[Tensor]
@@ -25,57 +26,65 @@ def message_sum(
     target: Features,
     source: Features,
     edge: Features = (),
+    kind: Features = (),
     *,
     compile: _compiled.Compile = "auto",
 ) -> Any:
-    r"""The sum of a message over incoming edges, :math:`y_i = \sum_{j \to i} m(t_i, s_j, e_{ij})`.
+    r"""The sum of a message over incoming edges, :math:`y_i = \sum_{j \to i} m(t_i, s_j, e_{ij}, k_{ij})`.
 
-    ``message(*targets, *sources, *edges)`` gets the tensors of one or many edges along leading axes of any number, followed by the axes
+    ``message(*targets, *sources, *edges, *kinds)`` gets the tensors of one or many edges along leading axes of any number, followed by the axes
     of a cell, [B] or [B, C]; it must work entry by entry along the leading axes, be made of differentiable tensor operations, and depend
     on nothing else. It returns one tensor or several; so do this function. An attention is two sums, :math:`\sum e^{q_i k_j} v_j` over
     :math:`\sum e^{q_i k_j}`.
 
     Messages are made a block at a time and added up at once, forward and in the derivatives of every order, which are sums of the same
-    kind over incoming or outgoing edges: memory is that of the arguments and results. Where a C++ compiler is present and the sum is
-    large, each is one compiled loop. A module-level function is compiled once; a lambda or closure made anew at every call would be
-    compiled anew.
+    kind over incoming or outgoing edges or over the edges of a type: memory is that of the arguments and results. Where a C++ compiler
+    is present and the sum is large, each is one compiled loop. A module-level function is compiled once; a lambda or closure made anew at
+    every call would be compiled anew.
 
     Args:
         connectivity: the graph, N nodes and E edges.
         message: m.
         target, source: tensors [N, B] or [N, B, C] held by nodes; what all nodes share may have 1 in front, or be a scalar.
         edge: tensors [E], [E, B], [E, 1, C] or [E, B, C], in the order of ``connectivity.edge_index``.
+        kind: tensors [K], [K, B], [K, 1, C] or [K, B, C] held by the types 0 … K − 1 of edges, ``connectivity.edge_type``: what all edges
+            of a type share, as the weights of one kernel on a lattice. They are never spread over the edges, nor are their gradients.
         compile: "auto" compiles sums of at least 2²¹ numbers, "always" all of them, "never" none.
 
     Returns:
         [N, B] or [N, B, C], or a tuple of such.
 
     Raises:
-        ValueError: if a tensor does not fit the graph or is not of floating point, or the message does not return such tensors.
+        ValueError: if a tensor does not fit the graph or is not of floating point, the graph has no types of edges or more than K, or the
+            message does not return such tensors.
     """
     _checks.choice("compile", compile, _compiled.MODES)
     if not callable(message) or not isinstance(message, Hashable):
         raise ValueError(f"message must be a hashable function of tensors, got {message!r}")
-    n, e = connectivity.num_nodes, connectivity.num_edges
-    parts = {"target": _listed(target), "source": _listed(source), "edge": _listed(edge)}
+    parts = {"target": _listed(target), "source": _listed(source), "edge": _listed(edge), "kind": _listed(kind)}
     rank = max((tensor.dim() for name in ("target", "source") for tensor in parts[name] if isinstance(tensor, Tensor)), default=0)
     tail = 2 if rank > 2 else 1
-    tensors: list[Tensor] = []
-    for name, found in parts.items():
-        for number, tensor in enumerate(found):
-            tensors.append(_shaped(f"{name}[{number}]", tensor, e if name == "edge" else n, tail, name == "edge"))
+    counts = {"target": connectivity.num_nodes, "source": connectivity.num_nodes, "edge": connectivity.num_edges}
+    tensors = [
+        _shaped(f"{name}[{number}]", tensor, counts[name], tail, name == "edge")
+        for name in counts
+        for number, tensor in enumerate(parts[name])
+    ]
+    if parts["kind"]:
+        kinds = num_kinds(connectivity)
+        tensors += [_of_kinds(f"kind[{number}]", tensor, kinds, tail) for number, tensor in enumerate(parts["kind"])]
     if not parts["target"] and not parts["source"]:
         raise ValueError("target and source must hold at least one tensor between them, got none")
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-    signature = Signature(len(parts["target"]), len(parts["source"]), len(parts["edge"]), tail)
-    call = Call(message, signature, connectivity, False, compile)
+    signature = Signature(*(len(found) for found in parts.values()), tail=tail)
+    call = Call(message, signature, connectivity, TARGET, compile)
     tensors = [tensor.to(wide) for tensor in tensors]
     _check_values(message, tensors, tail)
     with torch.autocast(tensors[0].device.type, enabled=False):
-        values = _direct(call, tensors) if _is_watched(tensors) else node_sum(call, tensors)
+        values = _direct(call, tensors) if _is_watched(tensors) else summed(call, tensors)
     values = tuple(value.to(dtype) for value in values)
     several = len(values) > 1
     return values if several else values[0]
@@ -99,6 +108,27 @@ def _shaped(name: str, tensor: Any, count: int, tail: int, of_edge: bool) -> Ten
         raise ValueError(f"{name} must have shape {expected}, got {shape}")
     tensor = tensor.view(*shape, *[1] * (tail + 1 - len(shape)))
     return tensor if tensor.size(0) == count else tensor.expand(count, *tensor.shape[1:])
+
+
+def num_kinds(connectivity: Connectivity) -> int | None:
+    """How many types of edges a graph has, by the largest; None where the sum is traced, which must not depend on it."""
+    if connectivity.edge_type is None:
+        raise ValueError(f"kind needs a graph with edge_type, got {connectivity}")
+    return None if torch.compiler.is_compiling() else slots_of(connectivity).side(KIND).count
+
+
+def _of_kinds(name: str, tensor: Any, kinds: int | None, tail: int) -> Tensor:
+    """The tensor with one leading axis of as many types as the graph has, and ``tail`` others."""
+    expected = "[K], [K, B]" if tail == 1 else "[K], [K, B], [K, 1, C] or [K, B, C]"
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        got = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise ValueError(f"{name} must be a floating-point tensor {expected}, got {got}")
+    shape = tuple(tensor.shape)
+    if not 1 <= len(shape) <= tail + 1 or (kinds is not None and shape[0] < kinds):
+        least = "" if kinds is None else f" with K >= {kinds}"
+        raise ValueError(f"{name} must have shape {expected}{least}, got {shape}")
+    tensor = tensor.view(*shape, *[1] * (tail + 1 - len(shape)))
+    return tensor if kinds is None or kinds == shape[0] else tensor[:kinds]
 
 
 def _check_values(message: Message, tensors: list[Tensor], tail: int) -> None:
@@ -163,11 +193,11 @@ def _is_watched(tensors: list[Tensor]) -> bool:
 
 def _direct(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     """The sum by its definition: one message per edge, all at once."""
-    s = call.signature
     source, target = call.connectivity.edge_index
-    args = [tensor[target] for tensor in tensors[: s.own]] + [tensor[source] for tensor in tensors[s.own : s.own + s.other]]
-    values = values_of(call.message, [*args, *tensors[s.own + s.other :]])
-    shape = call.connectivity.num_nodes
+    index = {TARGET: target, SOURCE: source, KIND: call.connectivity.edge_type}
+    args = [tensor[index[holder]] if holder in index else tensor for tensor, holder in zip(tensors, call.signature.holders)]
+    nodes, edges = call.connectivity.num_nodes, target.size(0)
     return tuple(
-        value.new_zeros(shape, *value.shape[1:]).index_add(0, target, value.expand(target.size(0), *value.shape[1:])) for value in values
+        value.new_zeros(nodes, *value.shape[1:]).index_add(0, target, value.expand(edges, *value.shape[1:]))
+        for value in values_of(call.message, args)
     )

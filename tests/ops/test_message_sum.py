@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 import topologies
 from lmn_graph import Connectivity
 from lmn_graph.ops import _compiled, _slots, gated_sum, message_sum
+from lmn_graph.ops._calls import EDGE, SOURCE, TARGET
 from lmn_graph.rules import UpdateRule
 from lmn_graph.rules.continuous import CellState
 
@@ -181,16 +182,18 @@ def test_slots_hold_every_edge_once(graph, exact, monkeypatch):
     monkeypatch.setattr(_slots, "_EXACT", exact)
     connectivity = Connectivity(graph)
     slots = _slots.slots_of(connectivity)
-    for side, own, other in ((slots.incoming, 1, 0), (slots.outgoing, 0, 1)):
+    for held, end in ((TARGET, 1), (SOURCE, 0)):
+        side, other = slots.side(held), SOURCE if held == TARGET else TARGET
         seen, tiled = [], []
         for bucket in side.buckets:
-            for rows, part, others, edges in bucket.blocks(5):
+            for rows, part, place in bucket.blocks(5):
                 nodes = torch.arange(connectivity.num_nodes)[part] if rows is None else rows
-                assert torch.equal(connectivity.edge_index[own][edges], nodes.expand_as(edges))
-                assert torch.equal(connectivity.edge_index[other][edges], others)
+                edges = side.at(EDGE, place)
+                assert torch.equal(connectivity.edge_index[end][edges], nodes.expand_as(edges))
+                assert torch.equal(connectivity.edge_index[1 - end][edges], side.at(other, place))
                 seen.append(edges.flatten())
-            others, edges = (tile.transpose(1, 2).flatten(0, 1)[: bucket.count].long() for tile in bucket.tiles())
-            assert torch.equal(connectivity.edge_index[other][edges], others)
+            others, edges = (bucket.tiles(what).transpose(1, 2).flatten(0, 1)[: bucket.count].long() for what in (other, EDGE))
+            assert torch.equal(connectivity.edge_index[1 - end][edges], others)
             tiled.append(edges.flatten())
         for found in (seen, tiled):
             found = torch.cat(found) if found else torch.empty(0)
@@ -485,8 +488,8 @@ def test_sizes_that_were_equal_by_chance_do_not_use_up_the_compiled_forms(fresh,
 def test_weights_changed_in_any_way_are_put_in_order_anew(random_graph, normal):
     """In place, through .data, by another tensor at the same address, by views of one storage, in inference mode and out of it."""
     slots = _slots.slots_of(Connectivity(random_graph))
-    bucket = slots.outgoing.buckets[0]
-    edges = bucket.tiles()[1].long()
+    bucket = slots.side(SOURCE).buckets[0]
+    edges = bucket.tiles(EDGE).long()
 
     def check(weight):
         known = slots.ordered(weight)
