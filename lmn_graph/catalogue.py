@@ -23,6 +23,7 @@ from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
 from lmn_graph.registry import Registry
 from lmn_graph.rules import RULES
+from lmn_graph.rules.generators import GENERATORS
 from lmn_graph.surrogates import SURROGATES
 
 TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologies.GENERATORS, makes=Data)
@@ -30,6 +31,7 @@ TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologie
 REGISTRIES: dict[str, Registry[Any]] = {
     "topologies": TOPOLOGIES,
     "rules": RULES,
+    "generators": GENERATORS,
     "projectors": PROJECTORS,
     "readouts": READOUTS,
     "halting": HALTING,

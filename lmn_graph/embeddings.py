@@ -1,15 +1,16 @@
-"""Identities of cells: one learned row per cell, or one per axis value that cells share."""
+"""Who and where cells are: a learned row per cell or per axis value that cells share, and coordinates on any graph."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Data
 
-from lmn_graph.connectivity import lattice_shape
+from lmn_graph.connectivity import Connectivity, lattice_shape
 from topologies import _checks
 
 
@@ -115,3 +116,90 @@ def _factors(topology: Data, num_nodes: int) -> tuple[Tensor, tuple[int, ...]]:
         got = f"{factors.dtype} {tuple(factors.shape)}" if isinstance(factors, Tensor) else type(factors).__name__
         raise ValueError(f"topology.cell_factors must hold integers >= 0 [{num_nodes}, d], got {got}")
     return factors.long(), tuple((factors.amax(0) + 1).tolist())
+
+
+class CellCoordinates(nn.Module):
+    """Fixed coordinates of cells; calling it gives them, [N, features].
+
+    Args:
+        values: [N, features], finite.
+    """
+
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.num_nodes, self.features = values.shape
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.values
+
+    def extra_repr(self) -> str:
+        return f"{self.num_nodes}, features={self.features}"
+
+
+def cell_coordinates(
+    topology: Data | Connectivity, kind: Literal["auto", "laplacian", "learned"] = "auto", *, features: int = 4
+) -> CellCoordinates | CellEmbedding:
+    r"""Where the cells of any graph are, within [−1, 1] along each axis.
+
+    Args:
+        topology: the graph.
+        kind: "auto" takes its ``pos`` or, where it has none, the "laplacian": eigenvectors of the smallest eigenvalues of the normalised
+            Laplacian (without the constant one), of the graph read as undirected; "learned" a :class:`CellEmbedding`.
+        features: number of eigenvectors or of learned numbers; a smaller graph has zeros for those it lacks.
+
+    Raises:
+        ValueError: if ``kind`` is none of these or the graph is not valid.
+
+    Source: M. Belkin, P. Niyogi, "Laplacian eigenmaps for dimensionality reduction and data representation", 2003.
+    """
+    _checks.choice("kind", kind, ("auto", "laplacian", "learned"))
+    features = _checks.integer("features", features, minimum=1)
+    connectivity = topology if isinstance(topology, Connectivity) else Connectivity(topology)
+    if kind == "learned":
+        return CellEmbedding(Data(num_nodes=connectivity.num_nodes), features)
+    pos = connectivity.pos
+    usable = isinstance(pos, Tensor) and pos.dim() == 2 and pos.size(0) == connectivity.num_nodes and pos.size(1) > 0
+    if kind == "auto" and usable and bool(pos.isfinite().all()):  # type: ignore[union-attr]
+        return CellCoordinates(_centred(pos.to(torch.get_default_dtype())))  # type: ignore[union-attr]
+    return CellCoordinates(_laplacian_coordinates(connectivity, features))
+
+
+def _centred(pos: Tensor) -> Tensor:
+    """Each axis shifted and scaled to [−1, 1]; 0 along an axis on which all are at one place."""
+    low, high = pos.amin(0), pos.amax(0)
+    return torch.where(high > low, 2 * (pos - low) / (high - low).clamp(min=torch.finfo(pos.dtype).tiny) - 1, torch.zeros_like(pos))
+
+
+_FEW = 128  # nodes up to which all eigenvectors are found at once
+
+
+def _laplacian_coordinates(connectivity: Connectivity, features: int) -> Tensor:
+    import numpy as np
+    from scipy.sparse import csr_array, identity
+    from scipy.sparse.linalg import eigsh
+
+    n = connectivity.num_nodes
+    source, target = connectivity.edge_index.cpu().numpy()
+    ones = np.ones(source.size)
+    adjacency = csr_array((ones, (target, source)), shape=(n, n))
+    adjacency = ((adjacency + adjacency.T) > 0).astype(np.float64)
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    scale = 1 / np.sqrt(np.maximum(degree, 1))
+    similar = csr_array(adjacency.multiply(scale[:, None]).multiply(scale[None]))  # the largest eigenvalues are the smallest of 1 − it
+    count = min(features + 1, n)
+    if n <= max(_FEW, 3 * count):
+        values, vectors = np.linalg.eigh(similar.toarray())
+    else:
+        start = np.linspace(1, 2, n)  # eigsh starts from random numbers otherwise
+        values, vectors = eigsh(similar + identity(n), k=count, which="LA", v0=start)
+    order = np.argsort(-values)[1:count]
+    found = vectors[:, order]
+    if found.size:
+        largest = found[np.abs(found).argmax(0), np.arange(found.shape[1])]  # an eigenvector has no sign: its largest entry is positive
+        found = found / largest
+    padded = np.zeros((n, features))
+    padded[:, : found.shape[1]] = found
+    return torch.from_numpy(padded).to(torch.get_default_dtype())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops import _kernels
+from lmn_graph.ops import _compiled, _kernels
 from lmn_graph.ops._kernels import Pattern
+from lmn_graph.ops._messages import PULL_BACKS
+from lmn_graph.ops.message import message_sum
 
 # Collecting over a backward pass needs to know which pass is running; where torch no longer says so, every step has its own product.
 _COLLECTS = hasattr(torch._C, "_current_graph_task_id") and hasattr(torch.autograd.Variable._execution_engine, "queue_callback")
@@ -139,17 +142,33 @@ class _Sum(torch.autograd.Function):
         return grad_x, None, prepared.token.new_zeros(()), None
 
 
-def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWeight) -> Tensor:
+def product_message(x_j: Tensor, weight: Tensor) -> Tensor:
+    """w_ij x_j."""
+    return weight * x_j
+
+
+def _pull_back(args: Sequence[Tensor], g: Tensor, wanted: tuple[int, ...]) -> list[Tensor]:
+    x_j, weight = args
+    return [g * (weight if at == 0 else x_j) for at in wanted]
+
+
+PULL_BACKS[product_message] = _pull_back
+
+
+def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWeight, *, compile: _compiled.Compile = "auto") -> Tensor:
     r"""The weighted sum over incoming edges :math:`y_i = \sum_{j \to i} w_{ij}\, x_j`.
 
     Cost per step: one sparse product of E·B multiply-adds; memory O(N·B + E). Neither a dense N×N matrix nor an ``[E, B]``
     tensor exists at any time, forward or backward; gradients of every order are again sparse products. In float16 and bfloat16,
-    which have no sparse kernels, the product is computed in float32 and rounded once.
+    which have no sparse kernels, the product is computed in float32 and rounded once. Weights that differ between the samples are no
+    sparse matrix: theirs is a :func:`lmn_graph.ops.message_sum`, which makes no tensor of all products either.
 
     Args:
         connectivity: the graph, N nodes and E edges.
         x: the state, ``[N, B]`` or ``[N, B, C]``, node-major.
-        weight: ``[E]`` in the order of ``connectivity.edge_index``, or the :class:`EdgeWeight` made of it for many steps.
+        weight: ``[E]`` in the order of ``connectivity.edge_index``, or the :class:`EdgeWeight` made of it for many steps; per sample
+            ``[E, B]``, with channels also ``[E, 1, C]`` or ``[E, B, C]``.
+        compile: see :func:`lmn_graph.ops.message_sum`; for weights per sample.
 
     Returns:
         Tensor with the shape and dtype of ``x``.
@@ -158,6 +177,10 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
         ValueError: if the shape of ``x`` or ``weight`` does not fit the graph, or one is not of floating point.
     """
     _check_state(connectivity, x)
+    if isinstance(weight, Tensor) and weight.dim() > 1 and weight.size(0) == connectivity.num_edges:
+        if weight.dim() > x.dim() or any(w not in (1, n) for w, n in zip(weight.shape[1:], x.shape[1:])):
+            raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")
+        return message_sum(connectivity, product_message, (), x, weight, compile=compile).to(x.dtype)
     value = weight.value if isinstance(weight, EdgeWeight) else weight
     _check_weight(connectivity, value)
     if isinstance(weight, EdgeWeight) and weight.pattern.col is not connectivity.col:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,6 +19,7 @@ from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
 from lmn_graph.registry import Registry
 from lmn_graph.rules import RULES
+from lmn_graph.rules.generators import GENERATORS
 from lmn_graph.surrogates import SURROGATES
 from lmn_graph.training.settings import LossSettings, MachineSettings
 
@@ -32,9 +35,17 @@ PARTS: dict[str, Registry[Any]] = {
     "modularity": LOSSES,
     "ponder": LOSSES,
 }
-NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES]
-NESTED_AS = ("surrogate", "column")  # arguments of parts that are parts themselves
-GIVEN = {"topology", "in_shape", "out_features", "steps", "channels"}  # arguments that the builder gives to the parts of a machine
+NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES, GENERATORS]
+NESTED_AS = ("surrogate", "column", "generator")  # arguments of parts that are parts themselves
+DEFERRED = {"generator"}  # of these, what the part itself makes, out of what it alone knows
+GIVEN = {
+    "topology",
+    "in_shape",
+    "out_features",
+    "steps",
+    "channels",
+    "context_dim",
+}  # arguments that the builder gives to the parts of a machine
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
 OPTIONAL = ("halting", *TERMS)  # parts that "none", or not to be named, leaves out
@@ -43,12 +54,19 @@ OPTIONAL = ("halting", *TERMS)  # parts that "none", or not to be named, leaves 
 def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any] | None = None, **keywords: Any) -> Any:
     """Build a named part from ``{"name": …, option: value, …}``; nested parts are built first."""
     entry = (registry or PARTS[kind])[config["name"]]
-    arguments = {key: value for key, value in config.items() if key != "name"}
+    arguments = _options_of(config)
     for key, value in arguments.items():
         if isinstance(value, dict) and "name" in value:
             nested = next(found for found in NESTED if value["name"] in found)
-            arguments[key] = part(key, value, registry=nested)
+            if key in DEFERRED:
+                arguments[key] = partial(nested[value["name"]], **_options_of(value))
+            else:
+                arguments[key] = part(key, value, registry=nested)
     return entry(*given, **arguments, **keywords)
+
+
+def _options_of(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "name"}
 
 
 def is_named(config: dict[str, Any], kind: str) -> bool:
@@ -73,7 +91,10 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     topology = build_topology(config)
     rule = part("rule", config["rule"], topology)
     rule.reference, rule.compile = settings.reference, settings.compile
-    projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels)
+    # The width of a context is the rule's to choose; a projector that gives none is refused by the machine where one is needed.
+    gives = "context_dim" in inspect.signature(PROJECTORS[config["projector"]["name"]]).parameters
+    context = {"context_dim": rule.context_dim} if gives else {}
+    projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **context)
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
     halting = part("halting", config["halting"], topology, channels=rule.channels) if is_named(config, "halting") else None
     return LatticeMachine(

@@ -124,6 +124,7 @@ def _merge(base: Config, over: Config) -> Config:
     merged = copy.deepcopy(base)
     for key, value in over.items():
         value = {"name": value} if isinstance(value, str) and key in (*PARTS, "data", *NESTED_AS) else value
+        value = _merge({}, value) if isinstance(value, dict) else value
         present = merged.get(key)
         if isinstance(value, dict) and isinstance(present, dict):
             replaced = "name" in value and value["name"] != present.get("name")
@@ -211,9 +212,10 @@ def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callab
         inner = config.get(option.name) or {}
         if option.default is REQUIRED and "name" not in inner:
             raise ValueError(f"option --{key} is required: {option.help} One of {', '.join(option.registry)}")
-        inner = {"name": type(option.default).__name__, **inner} if isinstance(inner, dict) else inner
+        default = option.default.__name__ if isinstance(option.default, type) else type(option.default).__name__
+        inner = {"name": default, **inner} if isinstance(inner, dict) else inner
         nested = _part_options(key, inner, option.registry)
-        if type(option.default).__name__ == _name_of(key, inner) and dataclasses.is_dataclass(option.default):
+        if default == _name_of(key, inner) and not isinstance(option.default, type) and dataclasses.is_dataclass(option.default):
             for field in dataclasses.fields(option.default):
                 place = f"{key}.{field.name}"
                 nested[place] = dataclasses.replace(nested[place], default=getattr(option.default, field.name))

@@ -46,7 +46,7 @@ def options(part: Callable[..., Any], skip: set[str], registries: list[Registry[
     Args:
         part: the class or function.
         skip: arguments that the builder gives.
-        registries: an argument annotated with what one of them makes is a nested part.
+        registries: an argument annotated with what one of them makes, or with a callable that makes it, is a nested part.
     """
     target = part.__init__ if inspect.isclass(part) and not dataclasses.is_dataclass(part) else part
     hints = get_type_hints(target)
@@ -56,10 +56,19 @@ def options(part: Callable[..., Any], skip: set[str], registries: list[Registry[
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         hint = hints.get(name, str)
-        registry = next((found for found in registries if inspect.isclass(hint) and found.makes is hint), None)
+        registry = next((found for found in registries if _makes(hint, found.makes)), None)
         kind = str if registry is not None else plain_type(hint)
         if kind is not None:
             yield Option(name, kind, default, described.get(name, ""), registry)
+
+
+def _makes(hint: Any, kind: type | None) -> bool:
+    """Whether an argument takes what a registry makes, or (``Callable[..., kind]``) what makes one."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(get_origin(member) is collections.abc.Callable and _makes(member, kind) for member in get_args(hint))
+    if get_origin(hint) is collections.abc.Callable:
+        return kind is not None and get_args(hint) == (..., kind)
+    return inspect.isclass(hint) and hint is kind
 
 
 def plain_type(hint: Any) -> Any:
