@@ -32,10 +32,10 @@ def message_sum(
 ) -> Any:
     r"""The sum of a message over incoming edges, :math:`y_i = \sum_{j \to i} m(t_i, s_j, e_{ij}, k_{ij})`.
 
-    ``message(*targets, *sources, *edges, *kinds)`` gets the tensors of one or many edges along leading axes of any number, followed by the axes
-    of a cell, [B] or [B, C]; it must work entry by entry along the leading axes, be made of differentiable tensor operations, and depend
-    on nothing else. It returns one tensor or several; so do this function. An attention is two sums, :math:`\sum e^{q_i k_j} v_j` over
-    :math:`\sum e^{q_i k_j}`.
+    ``message(*targets, *sources, *edges, *kinds)`` gets the tensors of one or many edges along leading axes of any number, followed by
+    the axes of a cell, [B] or [B, C]; it must work entry by entry along the leading axes, be made of differentiable tensor operations, and
+    depend on nothing else. It returns one tensor or several; so do this function. An attention is two sums,
+    :math:`\sum e^{q_i k_j} v_j` over :math:`\sum e^{q_i k_j}`.
 
     Messages are made a block at a time and added up at once, forward and in the derivatives of every order, which are sums of the same
     kind over incoming or outgoing edges or over the edges of a type: memory is that of the arguments and results. Where a C++ compiler
