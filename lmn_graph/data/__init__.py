@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ._arrays import arrays
 from ._columns import Column, TableEncoder
+from ._covertype import covertype
 from ._digits import digits
 from ._folder import folder
 from ._helena import helena
+from ._higgs import higgs
 from ._imagenet import imagenet
 from ._loading import load, make_specimen, resolve
 from ._mackey_glass import mackey_glass
@@ -18,6 +20,7 @@ from ._specimen import specimen
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
+from ._year_prediction_msd import year_prediction_msd
 from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Split, Splits
 
 __all__ = [
@@ -35,10 +38,12 @@ __all__ = [
     "TableEncoder",
     "Target",
     "arrays",
+    "covertype",
     "digits",
     "fashion_mnist",
     "folder",
     "helena",
+    "higgs",
     "imagenet",
     "load",
     "mackey_glass",
@@ -49,4 +54,5 @@ __all__ = [
     "specimen",
     "synthetic_pictures",
     "table",
+    "year_prediction_msd",
 ]

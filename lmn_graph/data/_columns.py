@@ -187,9 +187,10 @@ class TableEncoder(Encoder):
     def transform(self, file: CsvFile) -> torch.Tensor:
         """Features float32 [n, F] of the rows."""
         x = np.concatenate([column.encode(file) for column in self.columns], axis=1)
-        bad = ~(np.abs(x) <= LARGEST).all(1)
+        bad = ~(np.abs(x) <= LARGEST)
         if bad.any():
-            raise ValueError(f"{file.where(int(bad.argmax()))}: a number is too large for the scale of its column in training")
+            row, feature = np.argwhere(bad)[0].tolist()
+            raise ValueError(f"{file.where(row)}: {self.features[feature]!r} is too large for the scale of its column in training")
         return torch.from_numpy(x.astype(np.float32))
 
     @classmethod

@@ -56,9 +56,11 @@ def rows_of(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...] | N
         wanted = "..." if shape is None else ", ".join(map(str, shape))
         raise ValueError(f"{path}: array {name!r} must have shape [n, {wanted}], got {list(array.shape)}")
     values = array.astype(np.result_type(array.dtype, np.float32))
-    bad = ~(np.abs(values.reshape(len(values), -1)) <= LARGEST).all(1)
+    bad = ~(np.abs(values.reshape(len(values), -1)) <= LARGEST)
     if bad.any():
-        raise ValueError(f"{path}: array {name!r} holds NaN, inf or a number beyond float32 in row {int(bad.argmax())}")
+        row, column = np.argwhere(bad)[0].tolist()
+        where = f"row {row}, column {column}" if values.ndim == 2 and values.shape[1] > 1 else f"row {row}"
+        raise ValueError(f"{path}: array {name!r} holds NaN, inf or a number beyond float32 in {where}")
     return values
 
 

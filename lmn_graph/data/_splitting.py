@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from lmn_graph.registry import did_you_mean
 from topologies import _checks
 
 from ._target import Target, class_table, is_number
@@ -126,10 +127,36 @@ def divide(
         y = target.encode_numbers(values)
     else:
         target = Target.classification(name, class_table(words[:fixed]) if classes is None else classes)
+        if fixed is not None:
+            _check_given(target, words[fixed:])
         y = target.encode_words(words)
         labels = y[:fixed].numpy()
         rows = split_rows(len(labels), labels=labels, classes=target.classes or (), **options)
     return target, y, rows if fixed is None else rows._replace(test=np.arange(fixed, len(y)))
+
+
+def check_trained(labels: np.ndarray, rows: Rows, classes: Sequence[str]) -> None:
+    """Refuse splits whose validation or test rows are of a class that no training row has.
+
+    Args:
+        labels: class numbers of all rows, indexed by row number.
+        classes: class names.
+    """
+    known = np.isin(np.arange(len(classes)), labels[rows.train])
+    for split in ("validation", "test"):
+        unknown = ~known[labels[getattr(rows, split)]]
+        if unknown.any():
+            lost = classes[int(labels[getattr(rows, split)][unknown.argmax()])]
+            raise ValueError(f"the {split} split has rows of class {lost!r}, but no training row is of class {lost!r}")
+
+
+def _check_given(target: Target, words: list[str]) -> None:
+    """Refuse given test rows of a class that ``target`` does not have."""
+    known = set(target.classes or ())
+    for row, word in enumerate(words):
+        if word not in known:
+            hint = did_you_mean(word, sorted(known))
+            raise ValueError(f"target {target.name!r}: row {row} of the test split is of class {word!r}, but no training row is{hint}")
 
 
 def _count(rows: int, fraction: float, leave: int) -> int:

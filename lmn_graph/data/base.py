@@ -21,6 +21,7 @@ from ._target import Target
 
 DATASETS: Registry[Any] = Registry("dataset")
 ENCODERS: Registry[Any] = Registry("encoder")
+CHUNK = 1 << 20  # numbers that are looked at together
 
 
 class MissingData(ValueError):
@@ -35,6 +36,11 @@ def existing(path: str | Path) -> Path:
     if not os.path.exists(found):
         raise ValueError(f"path {str(path)!r} does not exist")
     return found
+
+
+def chunks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """``tensor`` in views of some rows each, so that what is computed of them takes little memory."""
+    return tensor.split(max(1, CHUNK // max(1, tensor[:1].numel())))
 
 
 class Inputs(NamedTuple):
@@ -146,11 +152,14 @@ class Splits:
             if tuple(split.x.shape[1:]) != self.in_shape:
                 raise ValueError(f"{self.name}: {part} rows have shape {tuple(split.x.shape[1:])}, the encoder says {self.in_shape}")
             for label, tensor in (("x", split.x), ("y", split.y)):
-                finite = torch.isfinite(tensor).flatten(1).all(1) if tensor.dim() > 1 else torch.isfinite(tensor)
-                if not finite.all():
-                    raise ValueError(f"{self.name}: {part} {label} row {int((~finite).nonzero()[0])} holds NaN or inf")
+                row = 0
+                for chunk in chunks(tensor):
+                    finite = torch.isfinite(chunk).flatten(1).all(1) if chunk.dim() > 1 else torch.isfinite(chunk)
+                    if not finite.all():
+                        raise ValueError(f"{self.name}: {part} {label} row {row + int((~finite).nonzero()[0])} holds NaN or inf")
+                    row += len(chunk)
             if self.task == "classification":
-                fits = split.y.dim() == 1 and bool(((split.y >= 0) & (split.y < self.out_features)).all())
+                fits = split.y.dim() == 1 and int(split.y.min()) >= 0 and int(split.y.max()) < self.out_features
             else:
                 fits = split.y.dim() == 2 and split.y.shape[1] == self.out_features
             if not fits:

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 import lmn_graph
 from lmn_graph.data import DATASETS, Encoder, MissingData, Split, Splits, make_specimen
+from lmn_graph.data.base import chunks
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training import build
@@ -266,8 +267,8 @@ def _splits(config: Config, smoke: bool) -> Splits:
 def _digest(splits: Splits) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for split in (splits.train, splits.validation, splits.test):
-        digest.update(split.x.contiguous().numpy().data)
-        digest.update(split.y.contiguous().numpy().data)
+        for part in (*chunks(split.x), *chunks(split.y)):
+            digest.update(part.contiguous().numpy().data)
     digest.update(json.dumps(splits.encoder.to_dict()).encode())
     return digest.hexdigest()
 

@@ -40,7 +40,18 @@ def test_import_is_light() -> None:
 
 
 def test_registered_names() -> None:
-    assert list(data.DATASETS) == ["digits", "fashion-mnist", "helena", "imagenet", "mackey-glass", "mnist", "synthetic-pictures"]
+    assert list(data.DATASETS) == [
+        "covertype",
+        "digits",
+        "fashion-mnist",
+        "helena",
+        "higgs",
+        "imagenet",
+        "mackey-glass",
+        "mnist",
+        "synthetic-pictures",
+        "year-prediction-msd",
+    ]
     assert list(data.ENCODERS) == ["arrays", "pictures", "series", "table"]
 
 
@@ -176,7 +187,7 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     ("spec", "message"),
     [
         ("didgits", "neither a dataset nor a path; did you mean 'digits'"),
-        ("quux", "neither a dataset nor a path; known: digits, fashion-mnist, helena, imagenet, mackey-glass, mnist, synthetic-pictures"),
+        ("quux", "neither a dataset nor a path; known: covertype, digits, fashion-mnist, helena, higgs, imagenet,"),
         ("missing.csv", "'missing.csv' does not exist; expected"),
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("", "data must be the name"),

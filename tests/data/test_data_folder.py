@@ -97,7 +97,7 @@ def test_given_split_is_kept(tmp_path: Path, write_pictures: Pictures) -> None:
     assert torch.equal(splits.test.x, splits.encoder.encode(tmp_path / "test").x)
 
     write_pictures(tmp_path / "test", ("owl",), 3)
-    with pytest.raises(ValueError, match="target 'class': no training row is of class 'owl'"):
+    with pytest.raises(ValueError, match="target 'class': row 6 of the test split is of class 'owl', but no training row is"):
         data.folder(tmp_path)
     write_pictures(tmp_path / "val", ("cat",), 3)
     with pytest.raises(ValueError, match="holds the splits test, train, val: expected exactly train and test"):

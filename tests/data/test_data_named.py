@@ -116,6 +116,16 @@ def test_labels_and_pictures_must_agree(tmp_path: Path, write_idx_set: Callable[
         data.mnist(str(tmp_path), validation_size=50)
 
 
+def test_a_class_that_training_lacks_is_named(
+    tmp_path: Path, write_idx_set: Callable[..., None], write_idx: Callable[[Path, np.ndarray], None]
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx_set(raw)
+    write_idx(raw / "train-labels-idx1-ubyte", np.arange(300) % 9)
+    with pytest.raises(ValueError, match="the test split has rows of class '9', but no training row is of class '9'"):
+        data.mnist(str(tmp_path), validation_size=50)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -483,6 +483,13 @@ def test_logarithms_survive_in_a_run(write: Write) -> None:
         Encoder.from_dict(record)
 
 
+def test_what_is_too_large_for_the_training_rows_is_named(write: Write) -> None:
+    """Within float32 itself, but not on the scale of the training rows: the line and the column of a new file."""
+    encoder = data.table(write("a.csv", _text([[f"{i}e-20", f"{i % 7}.5", f"{i * i}.5"] for i in range(40)], ["a", "b", "y"])), target="y")
+    with pytest.raises(ValueError, match=r"b.csv, line 3: 'a' is too large for the scale of its column in training"):
+        encoder.encoder.encode(write("b.csv", "b,a\n1,1e-19\n1,1e30\n"))
+
+
 def test_what_has_no_logarithm_is_named(write: Write) -> None:
     lines, header = _sales(), ["weight", "hue", "price"]
     lines[20][0], lines[30][2] = "0.0", "0"

@@ -1,0 +1,124 @@
+"""Files of a publisher: fetched on request, taken up again where a connection broke, and in place only when they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+TIMEOUT = 60  # seconds without a byte
+BLOCK = 1 << 20
+
+
+def download(url: str, path: Path, *, what: str, check: Callable[[Path], None], size: int | None = None) -> Path:
+    """``url`` as the file ``path``.
+
+    What arrives goes to ``path`` with ".part" appended, is checked and then renamed; a later call takes a part up where it ends. A server
+    that cannot do that sends everything once more.
+
+    Args:
+        url: http or https.
+        path: the file; folders on the way to it are made.
+        what: name of the data, for messages.
+        check: raises ValueError for a file that is not the publisher's; it is deleted then.
+        size: its bytes, where they are known.
+
+    Raises:
+        ValueError: if it cannot be fetched or written, or is not what was expected.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _complete(url, part, what, size)
+        try:
+            if size is not None and part.stat().st_size != size:
+                raise ValueError(f"{part.stat().st_size} bytes, {size} were expected")
+            check(part)
+        except ValueError as error:
+            part.unlink()
+            raise ValueError(f"{what} from {url} is damaged ({error}); nothing of it is kept, so try again") from error
+        part.replace(path)
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"{what} cannot be had from {url}: the server answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ValueError(f"{what} cannot be had from {url} as {path}: {error!r}") from error
+    return path
+
+
+def check_sha256(digest: str) -> Callable[[Path], None]:
+    """A check that a file has this SHA-256."""
+
+    def _check(path: Path) -> None:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise ValueError(f"SHA-256 {found}, {digest} was expected")
+
+    return _check
+
+
+def check_zip(path: Path) -> None:
+    """Refuse what is no whole .zip: its own checksums say so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"not a whole .zip: {error}") from error
+    if bad is not None:
+        raise ValueError(f"the checksum of {bad} in it is wrong")
+
+
+def _complete(url: str, part: Path, what: str, size: int | None) -> None:
+    """Receive until everything is there, as long as every connection brings something."""
+    while True:
+        before = _length(part)
+        total = _receive(url, part, what, size)
+        if total is None or _length(part) >= total:
+            return
+        if _length(part) <= before:
+            raise ValueError(
+                f"{what}: the connection to {url} broke after {_length(part)} of {total} bytes; they are kept, so try again to go on"
+            )
+
+
+def _receive(url: str, part: Path, what: str, size: int | None) -> int | None:
+    """One connection, appended to ``part``: the bytes that the whole has by the server's account, if it gives one."""
+    have = _length(part)
+    agent = {"User-Agent": "lmn-graph"}
+    try:
+        answer = urllib.request.urlopen(
+            urllib.request.Request(url, headers=agent | ({"Range": f"bytes={have}-"} if have else {})), timeout=TIMEOUT
+        )
+    except urllib.error.HTTPError as error:
+        if not have or error.code >= 500:
+            raise
+        if error.code == 416 and error.headers.get("Content-Range", "") == f"bytes */{have}":
+            return have  # it was whole already
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=agent), timeout=TIMEOUT)
+    with answer:
+        going_on = answer.status == 206 and re.match(rf"bytes {have}-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
+        if answer.status == 206 and not going_on:
+            raise ValueError(f"{what}: {url} sends {answer.headers.get('Content-Range')!r}, bytes from {have} on were asked for")
+        start = have if going_on else 0
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        if total is not None and size is not None and total != size:
+            raise ValueError(f"{what}: {url} has {total} bytes, {size} were expected")
+        with open(part, "ab" if going_on else "wb") as file:
+            try:
+                while block := answer.read(BLOCK):
+                    file.write(block)
+            except (http.client.IncompleteRead, ConnectionError, TimeoutError):
+                # The bytes so far count; without a length given, the end is not known, but it was not reached.
+                return _length(part) + 1 if total is None else total
+    return total
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
