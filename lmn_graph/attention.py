@@ -97,7 +97,7 @@ class CellMemory(nn.Module):
         if query.dim() == 4:  # every sample's queries meet all its steps
             of_cell, of_activity = of_cell.unsqueeze(1), of_activity.unsqueeze(1)
         if self.channels is None:
-            return of_cell + of_activity * activity[:, :, None, None]
+            return torch.addcmul(of_cell, of_activity, activity[:, :, None, None])
         held = activity.transpose(2, 3)
         return of_cell + (of_activity.flatten(-3, -2) @ held).unflatten(2, (-1, self.heads))
 
