@@ -95,8 +95,10 @@ class LowRankWeight:
             other.right, other._kept_right = self.right.index_select(1, samples), {}
             for key, kept in self._kept_right.items():  # a spectrum has been paid for: the samples are taken from it
                 if key[0] == "spectrum":
-                    value = kept.value.index_select(1, samples)
+                    value = kept.value.index_select(0, samples)
                     other._kept_right[key] = _Kept(value, _versions([other.right]), value.requires_grad)
+                elif key[0] == "used":
+                    other._kept_right[key] = kept
         return other
 
     def materialise(self) -> Tensor:
@@ -105,7 +107,13 @@ class LowRankWeight:
         source, target = self.connectivity.edge_index
         dtype = self._computed_in()
         with torch.autocast(left.device.type, enabled=False):
-            weight = left.to(dtype)[target].mul(right.to(dtype)[source if self.per == "node" else self._kinds()]).sum(-1)
+            left, right = left.to(dtype), right.to(dtype)
+            if self.per == "type" and left.size(0) * right.size(0) <= 2 * target.numel():
+                weight = _of_all_types(left, right)[target * right.size(0) + self._kinds()]
+            else:
+                held = source if self.per == "node" else self._kinds()
+                ranks = zip(left.unbind(-1), right.unbind(-1))  # one at a time: [E, B] instead of [E, B, R]
+                weight = functools.reduce(torch.add, (u.index_select(0, target) * v.index_select(0, held) for u, v in ranks))
             if self.scale is not None:
                 weight = weight * self.scale.to(dtype).view(-1, *[1] * (weight.dim() - 1))
         return weight.to(self._promoted())
@@ -167,14 +175,16 @@ class LowRankWeight:
         kept = self._kept_left if side == "left" else self._kept_right
         return _kept(kept, ("ranked", order, dtype), [factor], lambda: _four(factor).to(dtype).permute(order).contiguous())
 
-    def _spectrum(self, box: _Box, dtype: torch.dtype) -> Tensor:
-        """The right factor, placed on the box and transformed, [R, B, C, *frequencies]."""
+    def _transformed(self, box: _Box, dtype: torch.dtype) -> Tensor:
+        """The right factor for :class:`_Fourier`: as it is for the first sum, which may be the only one; then its spectrum is kept."""
 
-        def make() -> Tensor:
-            used = _four(self.right)[: box.place.numel()].to(dtype)
-            return _Spectrum.apply(used.permute(3, 1, 2, 0), box)
+        def kernel() -> Tensor:
+            return _four(self.right)[: box.place.numel()].to(dtype).permute(1, 3, 2, 0).contiguous()
 
-        return _kept(self._kept_right, ("spectrum", dtype), [self.right], make)
+        if self.right.size(1) > 1 and ("used",) not in self._kept_right:
+            self._kept_right["used",] = _Kept(True, (), False)
+            return kernel()
+        return _kept(self._kept_right, ("spectrum", dtype), [self.right], lambda: _Spectrum.apply(kernel(), box))
 
     def _edge_scale(self, dtype: torch.dtype) -> EdgeWeight:
         graph, scale = self.connectivity, self.scale
@@ -201,6 +211,21 @@ class LowRankWeight:
             return (_four(self.left).to(dtype) * _four(self.right)[:1].to(dtype)).sum(-1)
 
         return _kept(self._kept_left, ("coefficient", dtype), [self.left, self.right], make)
+
+
+def _of_all_types(left: Tensor, right: Tensor) -> Tensor:
+    """Σ_r left_nr right_kr of every node and type, [N·K, B] or [N·K, B, C], as matrix products."""
+    u, v = left.flatten(1, -2), right.flatten(1, -2)  # [N, B·C, R], [K, B·C, R]
+    tail = torch.broadcast_shapes(left.shape[1:-1], right.shape[1:-1])
+    if u.size(1) == 1:
+        found = u.squeeze(1) @ v.flatten(0, 1).t()  # [N, K·B·C]
+        return found.view(-1, *tail)
+    if v.size(1) == 1:
+        found = (u @ v.squeeze(1).t()).transpose(1, 2)
+    else:
+        full = [factor.expand(-1, *tail, -1).flatten(1, -2).transpose(0, 1) for factor in (left, right)]
+        found = (full[0] @ full[1].transpose(1, 2)).permute(1, 2, 0)
+    return found.reshape(-1, *tail)
 
 
 class _Kept(NamedTuple):
@@ -245,21 +270,19 @@ _COLUMNS = 128  # of a sparse product, which slows down when the state leaves th
 
 
 class _Spectrum(torch.autograd.Function):
-    """The transform of kernels [R, B, C, K]. Nothing is saved: what was made once serves several backward passes."""
+    """The transform of kernels [B, R, C, K]. Nothing is saved: what was made once serves several backward passes."""
 
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, box: _Box) -> Tensor:
         ctx.box = box
         with exact(kernel):
-            placed = kernel.new_zeros(*kernel.shape[:-1], math.prod(box.lengths)).index_copy_(-1, box.place, kernel)
-            return box.transform(placed.unflatten(-1, box.lengths))
+            return box.spectrum(kernel)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         box: _Box = ctx.box
         with exact(grads[0].real):
-            found = [box.transposed(part).flatten(2).index_select(-1, box.place) for part in grads[0].unbind()]
-            return torch.stack(found), None
+            return torch.stack([box.transposed(part / box.share(part)) for part in grads[0].unbind()]), None
 
 
 class _Box:
@@ -296,36 +319,128 @@ class _Box:
                 y = y.narrow(axis - len(self.lengths), 0, self.stencil.shape[axis])
         return y
 
-    def transposed(self, spectrum: Tensor) -> Tensor:
-        """The gradient of :meth:`transform` on the whole box, zeros included."""
-        cells = math.prod(self.sides)
-        return _box._transform_back(spectrum * (cells / self.count.to(spectrum.real.dtype)), self.sides, self.axes)
+    def spectrum(self, kernel: Tensor) -> Tensor:
+        """The spectrum of kernels [..., K]."""
+        placed = kernel.new_zeros(*kernel.shape[:-1], math.prod(self.lengths)).index_copy(-1, self.place, kernel)
+        return self.transform(placed.unflatten(-1, self.lengths))
 
-    def transposed_back(self, like: Tensor) -> Tensor:
-        """What a spectrum is multiplied with for the gradient of :meth:`back`."""
+    def transposed(self, spectrum: Tensor) -> Tensor:
+        """Numbers of a kernel: the gradient of :meth:`spectrum`, if what comes is one over :meth:`share`."""
+        cells = _box._transform_back(spectrum, self.sides, self.axes)
+        return cells.flatten(-len(self.lengths)).index_select(-1, self.place)
+
+    def share(self, like: Tensor) -> Tensor:
+        """The gradient of :meth:`back` is :meth:`transform` times this."""
         return self.count.to(like.real.dtype) / math.prod(self.sides)
 
 
-class _Operator:
-    """R linear maps of the state, x ↦ A_r x, each made of ``held`` tensors; the ranks are along ``axis`` of what is made of them."""
+class _Fourier(torch.autograd.Function):
+    """A convolution per sample and rank; x [N, B, C], left [N, B, C, R], right [B, R, C, K], or its spectrum [B, R, C, *frequencies].
 
-    axis: int
+    Some samples are made at a time, from whatever the order of the axes is; for the derivative they are made once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, box: _Box, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        ctx.box = box
+        ctx.save_for_backward(x, left, right)
+        y = torch.empty_like(x)
+        with exact(x):
+            for samples, ranks in _blocks(x, left.size(-1)):
+                transformed = box.transform(_on_cells(box, x[:, samples]))
+                total = 0
+                for part in ranks:
+                    found = box.back(transformed.unsqueeze(1) * _spectrum_of(box, right, samples, part))
+                    total = total + found.mul_(_on_box(box, left, samples, part)).sum(1)
+                y[:, samples] = total.flatten(2).permute(2, 0, 1)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        box: _Box = ctx.box
+        x, left, right = ctx.saved_tensors
+        g, needs = grads[0], ctx.needs_input_grad[1:]
+        with exact(x):
+            if torch.is_grad_enabled():
+                return None, *_differentiable(functools.partial(_convolved, box), (x, left, right), needs, g)
+            to_x = torch.empty_like(x) if needs[0] else None
+            to_left, to_right = (torch.zeros_like(factor) if need else None for factor, need in zip((left, right), needs[1:]))
+            for samples, ranks in _blocks(x, left.size(-1)):
+                transformed, coming = box.transform(_on_cells(box, x[:, samples])), _on_cells(box, g[:, samples]).unsqueeze(1)
+                total = 0
+                for part in ranks:
+                    spectrum = _spectrum_of(box, right, samples, part)
+                    if to_left is not None:
+                        found = box.back(transformed.unsqueeze(1) * spectrum).mul_(coming).flatten(3).permute(3, 0, 2, 1)
+                        _collect(to_left[:, _of(samples, left.size(1)), :, part], found)
+                    if to_right is not None or to_x is not None:
+                        pulled = box.transform(_on_box(box, left, samples, part) * coming)
+                        if to_right is not None:
+                            found = pulled * transformed.conj().unsqueeze(1)
+                            found = found.mul_(box.share(found)) if right.is_complex() else box.transposed(found)
+                            _collect(to_right[_of(samples, right.size(0)), part], found)
+                        if to_x is not None:
+                            total = total + pulled.mul_(spectrum.conj()).sum(1)
+                if to_x is not None:
+                    to_x[:, samples] = box.back(total).flatten(2).permute(2, 0, 1)
+        return None, to_x, to_left, to_right
+
+
+def _blocks(x: Tensor, ranks: int) -> list[tuple[slice, list[slice]]]:
+    """Samples that are made at once, and ranks that are."""
+    one = max(1, x.size(0) * x.size(2))
+    together = max(1, min(ranks, _BLOCK // one))
+    samples = max(1, _BLOCK // (one * together))
+    parts = [slice(first, min(first + together, ranks)) for first in range(0, ranks, together)]
+    return [(slice(first, min(first + samples, x.size(1))), parts) for first in range(0, x.size(1), samples)]
+
+
+def _of(samples: slice, size: int) -> slice:
+    return samples if size > 1 else slice(0, 1)
+
+
+def _on_cells(box: _Box, x: Tensor) -> Tensor:
+    """[N, B, C] as [B, C, *shape]."""
+    return x.permute(1, 2, 0).contiguous().unflatten(-1, box.stencil.shape)
+
+
+def _on_box(box: _Box, left: Tensor, samples: slice, ranks: slice) -> Tensor:
+    """Some of [N, B, C, R] as [B, R, C, *shape]."""
+    return left[:, _of(samples, left.size(1)), :, ranks].permute(1, 3, 2, 0).contiguous().unflatten(-1, box.stencil.shape)
+
+
+def _spectrum_of(box: _Box, right: Tensor, samples: slice, ranks: slice) -> Tensor:
+    found = right[_of(samples, right.size(0)), ranks]
+    return found if found.is_complex() else box.spectrum(found)
+
+
+def _collect(total: Tensor, part: Tensor) -> None:
+    """Add what was broadcast up."""
+    total.add_(part if part.shape == total.shape else part.sum_to_size(total.shape))
+
+
+def _convolved(box: _Box, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The same by differentiable operations."""
+    every = slice(None)
+    spectrum = right if right.is_complex() else box.spectrum(right)
+    found = box.back(box.transform(_on_cells(box, x)).unsqueeze(1) * spectrum) * _on_box(box, left, every, every)
+    return found.sum(1).flatten(2).permute(2, 0, 1)
+
+
+class _Operator:
+    """R linear maps of the state [N, B, C], x ↦ A_r x [N, R, B, C], each made of ``held`` tensors."""
 
     def together(self, x: Tensor) -> int:
         """How many ranks are made at once."""
         return max(1, _BLOCK // x.numel())
 
-    def begin(self, x: Tensor, held: tuple[Tensor, ...]) -> Any:
-        """What all ranks share."""
-        return x
-
-    def ranks(self, part: slice, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
+    def ranks(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         """A_r x for some ranks r."""
         raise NotImplementedError
 
-    def plain(self, part: slice, begun: Any, held: tuple[Tensor, ...]) -> Tensor:
+    def plain(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         """The same by differentiable operations."""
-        return self.ranks(part, begun, held)
+        return self.ranks(part, x, held)
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
         """A backward pass in which gradients to x and to what is held are wanted, or not."""
@@ -345,13 +460,6 @@ class _Backward:
         """Take on the gradients h_r of A_r x."""
         raise NotImplementedError
 
-    def gradients(self) -> list[Tensor | None]:
-        return self.grads
-
-
-def _at(tensor: Tensor, axis: int, part: slice) -> Tensor:
-    return tensor[part] if axis == 0 else tensor[:, part]
-
 
 def _product_into(total: Tensor, a: Tensor, b: Tensor) -> None:
     """a ∘ b, summed over the axes along which ``total`` is 1."""
@@ -359,47 +467,6 @@ def _product_into(total: Tensor, a: Tensor, b: Tensor) -> None:
         torch.mul(a, b, out=total)
     else:
         total.copy_((a * b).sum_to_size(total.shape))
-
-
-class _Fourier(_Operator):
-    """A convolution per rank and sample; x [B, C, *shape], held: the spectrum."""
-
-    axis = 0
-
-    def __init__(self, box: _Box) -> None:
-        self.box = box
-
-    def begin(self, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        return self.box.transform(x)
-
-    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        return self.box.back(begun * held[0][part])
-
-    def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
-        return _FourierBackward(self.box, x, held[0], wanted)
-
-
-class _FourierBackward(_Backward):
-    def __init__(self, box: _Box, x: Tensor, spectrum: Tensor, wanted: tuple[bool, ...]) -> None:
-        self.box, self.spectrum, self.wanted = box, spectrum, wanted
-        self.x = box.transform(x)
-        self.factor = self.x.conj() * box.transposed_back(self.x)
-        self.total: Tensor | None = None
-        self.found = torch.empty_like(spectrum) if wanted[1] else None
-
-    def ranks(self, part: slice) -> Tensor:
-        return self.box.back(self.x * self.spectrum[part])
-
-    def pull(self, part: slice, h: Tensor) -> None:
-        transformed = self.box.transform(h)
-        if self.found is not None:
-            _product_into(self.found[part], transformed, self.factor)
-        if self.wanted[0]:
-            heard = transformed.mul_(self.spectrum[part].conj()).sum(0)
-            self.total = heard if self.total is None else self.total.add_(heard)
-
-    def gradients(self) -> list[Tensor | None]:
-        return [None if self.total is None else self.box.back(self.total), self.found]
 
 
 class _Adjacency:
@@ -440,8 +507,6 @@ class _Running(_Adjacency):
 class _Factored(_Operator):
     """A (factor_r ∘ x); x [N, B, C], held: the factor [N, R, B, C] and, with a scale, its value and token."""
 
-    axis = 1
-
     def __init__(self, adjacency: _Adjacency) -> None:
         self.adjacency = adjacency
 
@@ -451,12 +516,12 @@ class _Factored(_Operator):
     def heard(self, part: slice, x: Tensor, factor: Tensor) -> Tensor:
         return factor[:, part] * x.unsqueeze(1)
 
-    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        heard = self.heard(part, begun, held[0])
+    def ranks(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        heard = self.heard(part, x, held[0])
         return self.adjacency.multiply(heard.flatten(1)).view(heard.shape)
 
-    def plain(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        heard = self.heard(part, begun, held[0])
+    def plain(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        heard = self.heard(part, x, held[0])
         return self.adjacency.plain(heard.flatten(1), *held[1:]).view(heard.shape)
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
@@ -489,20 +554,18 @@ class _FactoredBackward(_Backward):
 class _Products(_Operator):
     """A sparse product per rank; x [N, B, C], held: value and token of every prepared weight."""
 
-    axis = 1
-
     def __init__(self, prepared: list[EdgeWeight]) -> None:
         self.prepared = prepared
 
     def together(self, x: Tensor) -> int:
         return 1
 
-    def ranks(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
-        return self.prepared[part.start].multiply(begun.flatten(1)).view(begun.shape).unsqueeze(1)
+    def ranks(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+        return self.prepared[part.start].multiply(x.flatten(1)).view(x.shape).unsqueeze(1)
 
-    def plain(self, part: slice, begun: Tensor, held: tuple[Tensor, ...]) -> Tensor:
+    def plain(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         pattern = self.prepared[part.start].pattern
-        return _kernels.spmm(*pattern, held[2 * part.start], begun.flatten(1), False).view(begun.shape).unsqueeze(1)
+        return _kernels.spmm(*pattern, held[2 * part.start], x.flatten(1), False).view(x.shape).unsqueeze(1)
 
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
         return _ProductsBackward(self, x, held, wanted)
@@ -527,59 +590,61 @@ class _ProductsBackward(_Backward):
 
 
 class _Ranks(torch.autograd.Function):
-    """Σ_r left_r ∘ A_r x. Kept for the derivative: x, left and what A holds; the sums of single ranks are made once more."""
+    """Σ_r left_r ∘ A_r x, left [N, R, B, C]. Kept for the derivative: x, left and what A holds; single ranks are made once more."""
 
     @staticmethod
     def forward(ctx: Any, operator: _Operator, x: Tensor, left: Tensor, *held: Tensor) -> Tensor:
         ctx.operator = operator
         ctx.save_for_backward(x, left, *held)
-        axis, y = operator.axis, torch.zeros_like(x)
+        y = torch.zeros_like(x)
         with exact(x):
-            begun = operator.begin(x, held)
             for part in _parts(operator, x, left):
-                factor, found = _at(left, axis, part), operator.ranks(part, begun, held)
-                if found.size(axis) == 1:
-                    y.addcmul_(factor.squeeze(axis), found.squeeze(axis))
+                found = operator.ranks(part, x, held)
+                if found.size(1) == 1:
+                    y.addcmul_(left[:, part.start], found.squeeze(1))
                 else:
-                    y.add_((found * factor).sum(axis))
+                    y.add_((found * left[:, part]).sum(1))
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         operator: _Operator = ctx.operator
         x, left, *rest = ctx.saved_tensors
-        held, g, needs, axis = tuple(rest), grads[0].contiguous(), ctx.needs_input_grad[1:], operator.axis
+        held, g, needs = tuple(rest), grads[0].contiguous(), ctx.needs_input_grad[1:]
         with exact(x):
             if torch.is_grad_enabled() or not _COLLECTS:
-                return None, *_again(operator, (x, left, *held), needs, g)
+                return None, *_differentiable(functools.partial(_by_ranks, operator), (x, left, *held), needs, g)
             wanted = (needs[0], *needs[2:])
             under_way = operator.backward(x, held, wanted)
             grad_left = torch.empty_like(left) if needs[1] else None
             for part in _parts(operator, x, left):
                 if grad_left is not None:
-                    _product_into(_at(grad_left, axis, part), g.unsqueeze(axis), under_way.ranks(part))
+                    _product_into(grad_left[:, part], g.unsqueeze(1), under_way.ranks(part))
                 if any(wanted):
-                    under_way.pull(part, _at(left, axis, part) * g.unsqueeze(axis))
-            to_x, *to_held = under_way.gradients()
-        return None, to_x, grad_left, *to_held
+                    under_way.pull(part, left[:, part] * g.unsqueeze(1))
+        return None, under_way.grads[0], grad_left, *under_way.grads[1:]
 
 
 def _parts(operator: _Operator, x: Tensor, left: Tensor) -> list[slice]:
-    ranks, size = left.size(operator.axis), operator.together(x)
+    ranks, size = left.size(1), operator.together(x)
     return [slice(first, min(first + size, ranks)) for first in range(0, ranks, size)]
 
 
-def _again(operator: _Operator, tensors: tuple[Tensor, ...], needs: tuple[bool, ...], g: Tensor) -> list[Tensor | None]:
-    """The gradients by differentiable operations, for who differentiates them again."""
+def _by_ranks(operator: _Operator, x: Tensor, left: Tensor, *held: Tensor) -> Tensor:
+    """The same by differentiable operations."""
+    terms = [(left[:, part] * operator.plain(part, x, held)).sum(1) for part in _parts(operator, x, left)]
+    return sum(terms[1:], terms[0])
+
+
+def _differentiable(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...], needs: tuple[bool, ...], g: Tensor
+) -> list[Tensor | None]:
+    """The gradients of a function by differentiable operations, for who differentiates them again."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        x, left, *rest = (tensor.view_as(tensor) for tensor in tensors)  # apart, should two of them be one tensor
-        held = tuple(rest)
-        begun = operator.begin(x, held)
-        axis = operator.axis
-        terms = [(_at(left, axis, part) * operator.plain(part, begun, held)).sum(axis) for part in _parts(operator, x, left)]
-        wanted = [tensor for tensor, need in zip((x, left, *held), needs) if need]
-        found = iter(torch.autograd.grad(sum(terms[1:], terms[0]), wanted, g, create_graph=again, allow_unused=True))
+        apart = [tensor.view_as(tensor) for tensor in tensors]  # should two of them be one tensor
+        wanted = [tensor for tensor, need in zip(apart, needs) if need]
+        found = iter(torch.autograd.grad(function(*apart), wanted, g, create_graph=again, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 
@@ -671,11 +736,7 @@ def _by_products(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
 
 def _by_fourier(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
     box = _box_of(weight)
-    shape = box.stencil.shape
-    cells = x.permute(1, 2, 0).contiguous().unflatten(-1, shape)
-    left = weight._ranked("left", (3, 1, 2, 0), x.dtype).unflatten(-1, shape)
-    y = _Ranks.apply(_Fourier(box), cells, left, weight._spectrum(box, x.dtype))
-    return y.flatten(2).permute(2, 0, 1)
+    return _Fourier.apply(box, x, _four(weight.left).to(x.dtype), weight._transformed(box, x.dtype))
 
 
 def _box_of(weight: LowRankWeight) -> _Box:
