@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from lmn_graph.embeddings import CellEmbedding, FactoredCellEmbedding
 from topologies import _checks
 
-Identity = Literal["auto", "cell", "axes"]
+Identity = Literal["cell", "axes"]
 
 
 class CellMemory(nn.Module):
@@ -31,7 +31,7 @@ class CellMemory(nn.Module):
         heads: H >= 1; must divide D.
         channels: C, or None for scalar cells.
         identity: "cell" learns one identity per cell, "axes" one row per axis value of a lattice (or of ``cell_factors``), which cells
-            add up; "auto" is "cell".
+            add up.
         index: int64 [P], the cells that are attended to; None for all of them.
 
     Raises:
@@ -48,7 +48,7 @@ class CellMemory(nn.Module):
         *,
         heads: int = 1,
         channels: int | None = None,
-        identity: Identity = "auto",
+        identity: Identity = "cell",
         index: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class SpatialAttention(nn.Module):
         queries: M >= 1, the number of tokens per step.
         heads: H >= 1; must divide D.
         channels: C, or None for scalar cells.
-        identity: what a cell is told apart by: "cell", "axes" or "auto", as in :class:`CellMemory`.
+        identity: what a cell is told apart by: "cell" or "axes", as in :class:`CellMemory`.
         index: int64 [P], the cells that are attended to; None for all of them.
 
     Raises:
@@ -155,7 +155,7 @@ class SpatialAttention(nn.Module):
         queries: int = 1,
         heads: int = 1,
         channels: int | None = None,
-        identity: Identity = "auto",
+        identity: Identity = "cell",
         index: Tensor | None = None,
     ) -> None:
         super().__init__()

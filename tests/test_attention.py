@@ -89,7 +89,7 @@ def test_the_order_of_the_cells_is_nothing(channels, random_graph, normal):
 
 
 @every_kind_of_cell
-@pytest.mark.parametrize("identity", ["auto", "cell", "axes"])
+@pytest.mark.parametrize("identity", ["cell", "axes"])
 def test_cells_that_are_not_listed_are_not_attended_to(channels, identity, normal):
     """The listed ones in their order; axes keep the rows of the whole lattice."""
     lattice, listed = topologies.grid((3, 4), 2), torch.tensor([7, 0, 5])
@@ -186,7 +186,7 @@ def test_attention_over_time_has_second_derivatives(normal):
         ({"heads": 3}, r"heads must divide width \(8\), got 3"),
         ({"queries": 0}, "queries must be an integer >= 1, got 0"),
         ({"channels": 0}, "channels must be an integer >= 1, got 0"),
-        ({"identity": "name"}, "identity must be one of 'auto', 'cell', 'axes', got 'name'"),
+        ({"identity": "name"}, "identity must be one of 'cell', 'axes', got 'name'"),
         ({"topology": None}, "topology must be a torch_geometric.data.Data, got NoneType"),
         ({"identity": "axes"}, r"topology must have cell_factors \[N, d\] or the shape of a lattice"),
     ],

@@ -30,7 +30,7 @@ class Attention(Attending):
         width: features of a token.
         heads: attention heads; must divide ``width``.
         queries: number of tokens.
-        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice; "auto" is "cell".
+        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice.
         pool: "mean" attends to the activity's mean over time, "last" to the last step.
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature, or a node of the direct path, while training.
@@ -53,7 +53,7 @@ class Attention(Attending):
         width: int = 32,
         heads: int = 4,
         queries: int = 4,
-        identity: Identity = "auto",
+        identity: Identity = "cell",
         pool: Literal["mean", "last"] = "mean",
         skip: int = 0,
         dropout: float = 0.0,

@@ -33,7 +33,7 @@ class DynamicAttention(Attending):
         heads: attention heads; must divide ``width``.
         queries: number of tokens.
         rank: features of the summary that the queries are made from.
-        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice; "auto" is "cell".
+        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice.
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature, or a node of the direct path, while training.
         direct: also add a linear map W' of the mean activity.
@@ -56,7 +56,7 @@ class DynamicAttention(Attending):
         heads: int = 4,
         queries: int = 1,
         rank: int = 16,
-        identity: Identity = "auto",
+        identity: Identity = "cell",
         skip: int = 0,
         dropout: float = 0.0,
         direct: bool = True,

@@ -28,7 +28,7 @@ class SpatioTemporal(Attending):
         heads: attention heads of both; must divide ``width``.
         queries: number of tokens per step.
         layers: transformer layers over time >= 0.
-        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice; "auto" is "cell".
+        identity: "cell" for one learned identity per cell, "axes" for one learned row per axis value of a lattice.
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature, or a node of the direct path, while training; also inside the transformer.
         direct: also add a linear map W' of the mean activity.
@@ -51,7 +51,7 @@ class SpatioTemporal(Attending):
         heads: int = 4,
         queries: int = 2,
         layers: int = 1,
-        identity: Identity = "auto",
+        identity: Identity = "cell",
         skip: int = 0,
         dropout: float = 0.0,
         direct: bool = True,

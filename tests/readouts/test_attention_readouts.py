@@ -161,7 +161,7 @@ def test_the_order_of_the_cells_is_nothing(name, channels, random_graph, normal)
 
 
 @every_reader
-@pytest.mark.parametrize("identity", ["auto", "axes"])
+@pytest.mark.parametrize("identity", ["cell", "axes"])
 def test_it_attends_to_output_ports_only(name, identity, normal):
     """Both kinds of identity: predictions and attention are those of the ports, in their order."""
     lattice = topologies.grid((3, 4), 2)
@@ -232,7 +232,7 @@ def test_it_learns_the_order_of_steps(name, generator):
         ({"heads": 0}, "heads must be an integer >= 1, got 0"),
         ({"heads": 5}, r"heads must divide width \(32\), got 5"),
         ({"queries": 0}, "queries must be an integer >= 1, got 0"),
-        ({"identity": "name"}, "identity must be one of 'auto', 'cell', 'axes', got 'name'"),
+        ({"identity": "name"}, "identity must be one of 'cell', 'axes', got 'name'"),
         ({"identity": "axes"}, r"topology must have cell_factors \[N, d\] or the shape of a lattice"),
         ({"skip": 5}, r"skip must be an integer in \[0, 4\], got 5"),
         ({"dropout": 1.5}, r"dropout must be a finite number in \[0, 1\], got 1.5"),
