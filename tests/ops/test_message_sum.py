@@ -12,6 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from allocations import Allocations
 from torch.autograd import gradcheck, gradgradcheck
 from torch_geometric.data import Data
 
@@ -285,25 +286,6 @@ def test_what_does_not_fit_is_refused(random_graph, name):
     change, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         message_sum(Connectivity(random_graph), **({"message": of_sources, "target": (), "source": torch.ones(13, 2)} | change))
-
-
-class Allocations:
-    """What torch's allocator hands out, also to compiled code: the largest piece and the peak of the sum, in bytes."""
-
-    def __enter__(self):
-        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-        self.profile.__enter__()
-        return self
-
-    def __exit__(self, *failure):
-        self.profile.__exit__(*failure)
-        events = [event for event in self.profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-        sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-        self.largest = max(sizes)
-        self.peak = used = 0
-        for size in sizes:
-            used += size
-            self.peak = max(self.peak, used)
 
 
 def watch_memory(connectivity, columns, compile):
