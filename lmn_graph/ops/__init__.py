@@ -2,7 +2,7 @@
 
 from lmn_graph.ops._compiled import Compile
 from lmn_graph.ops.gated import gated_sum
-from lmn_graph.ops.lowrank import LowRankWeight, lowrank_sum
+from lmn_graph.ops.lowrank import LowRankWeight, lowrank_sum, pays_to_materialise
 from lmn_graph.ops.message import message_sum
 from lmn_graph.ops.stencil import Stencil, StencilKernel, StencilMethod, stencil_sum
 from lmn_graph.ops.typed import typed_sum
@@ -18,6 +18,7 @@ __all__ = [
     "gated_sum",
     "lowrank_sum",
     "message_sum",
+    "pays_to_materialise",
     "stencil_sum",
     "typed_sum",
     "weighted_sum",

@@ -11,6 +11,7 @@ from torch import Tensor
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled
 from lmn_graph.ops._messages import PULL_BACKS
+from lmn_graph.ops.lowrank import LowRankWeight, gated_lowrank_sum
 from lmn_graph.ops.message import message_sum, num_kinds
 from topologies import _checks
 
@@ -61,7 +62,7 @@ PULL_BACKS[ratio_message] = _pull_back
 def gated_sum(
     connectivity: Connectivity,
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | LowRankWeight,
     alpha: Tensor | float,
     *,
     gate: Gate = "norm",
@@ -79,7 +80,7 @@ def gated_sum(
         x: the state, [N, B] or [N, B, C].
         weight: one per edge [E] in the order of ``connectivity.edge_index``; per sample [E, B]; with channels also [E, 1, C] or
             [E, B, C]. With ``per="type"`` the first axis is the edge type, [K] and so on, and edges of one type share it: it is not
-            spread over them, nor is its gradient.
+            spread over them, nor is its gradient. Or a :class:`lmn_graph.ops.LowRankWeight`, of which no weight is kept either.
         alpha: steepness α, a finite number or a tensor of one; [N, 1] for one per node; with channels also [C].
         gate: with channels, whether |·| is the norm of a cell or each channel has a gate of its own.
         per: what the first axis of ``weight`` counts.
@@ -95,6 +96,9 @@ def gated_sum(
     """
     _check_state(connectivity, x)
     _checks.choice("gate", gate, ("norm", "channel"))
+    if isinstance(weight, LowRankWeight):
+        u = _steepness(alpha, x) * magnitude(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, gate)
+        return gated_lowrank_sum(connectivity, x, weight, u, ratio=_is_small(u), compile=compile)
     _check_weight(connectivity, weight, per)
     if weight.dim() > x.dim() or (weight.dim() > 1 and any(w not in (1, n) for w, n in zip(weight.shape[1:], x.shape[1:]))):
         raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")

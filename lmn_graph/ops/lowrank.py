@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -175,6 +176,10 @@ class LowRankWeight:
         kept = self._kept_left if side == "left" else self._kept_right
         return _kept(kept, ("ranked", order, dtype), [factor], lambda: _four(factor).to(dtype).permute(order).contiguous())
 
+    def _ranks_apart(self, dtype: torch.dtype) -> list[Tensor]:
+        """Both factors with their ranks in front, [R, N, B, C] and [R, K or N, B, C]."""
+        return [self._ranked(side, (3, 0, 1, 2), dtype) for side in ("left", "right")]
+
     def _transformed(self, box: _Box, dtype: torch.dtype) -> Tensor:
         """The right factor for :class:`_Fourier`: as it is for the first sum, which may be the only one; then its spectrum is kept."""
 
@@ -254,6 +259,11 @@ def _versions(sources: list[Tensor]) -> tuple[Any, ...]:
 def _four(factor: Tensor) -> Tensor:
     """[·, B, C, R] of a factor without channels too."""
     return factor.unsqueeze(2) if factor.dim() == 3 else factor
+
+
+def _with_channels(x: Tensor) -> Tensor:
+    """[N, B, C] of a state without channels too."""
+    return x.unsqueeze(-1) if x.dim() == 2 else x
 
 
 def _num_kinds(connectivity: Connectivity) -> int:
@@ -348,7 +358,7 @@ class _Fourier(torch.autograd.Function):
         with exact(x):
             for samples, ranks in _blocks(x, left.size(-1)):
                 transformed = box.transform(_on_cells(box, x[:, samples]))
-                total = 0
+                total = x.new_zeros(())
                 for part in ranks:
                     found = box.back(transformed.unsqueeze(1) * _spectrum_of(box, right, samples, part))
                     total = total + found.mul_(_on_box(box, left, samples, part)).sum(1)
@@ -367,7 +377,7 @@ class _Fourier(torch.autograd.Function):
             to_left, to_right = (torch.zeros_like(factor) if need else None for factor, need in zip((left, right), needs[1:]))
             for samples, ranks in _blocks(x, left.size(-1)):
                 transformed, coming = box.transform(_on_cells(box, x[:, samples])), _on_cells(box, g[:, samples]).unsqueeze(1)
-                total = 0
+                total = x.new_zeros(())
                 for part in ranks:
                     spectrum = _spectrum_of(box, right, samples, part)
                     if to_left is not None:
@@ -682,7 +692,7 @@ def _sum(
     form = form or _form_for(weight, x)
     dtype = weight._computed_in(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        y = _FORMS[form](weight, x.to(dtype).view(x.size(0), x.size(1), -1), compile)
+        y = _FORMS[form](weight, _with_channels(x.to(dtype)), compile)
     return y.reshape(x.shape).to(x.dtype)
 
 
@@ -746,95 +756,114 @@ def _box_of(weight: LowRankWeight) -> _Box:
 
 
 def _by_messages(weight: LowRankWeight, x: Tensor, compile: _compiled.Compile) -> Tensor:
-    return _messages(weight, x, (), (), "plain", compile)
+    return _messages(weight, x, None, "plain", compile)
 
 
 def gated_lowrank_sum(
     connectivity: Connectivity,
     x: Tensor,
-    u: Tensor,
     weight: LowRankWeight,
+    u: Tensor,
     *,
     ratio: bool = False,
     compile: _compiled.Compile = "auto",
 ) -> Tensor:
-    r"""The gated sum :math:`y_i = \sum_{j \to i} \sigma(u_i - u_j)\, w_{ij}\, x_j` with weights of low rank.
+    r"""The gated sum over incoming edges with weights of low rank, :math:`y_i = \sum_{j \to i} \sigma(u_i - u_j)\, w_{ij}\, x_j`.
+
+    The gate is of single edges, so that the sum cannot be taken apart by rank: the weight of every edge is made where it is used.
+    :func:`lmn_graph.ops.gated_sum` calls this with :math:`u = \alpha |x|`.
 
     Args:
         connectivity: the graph, N nodes and E edges.
         x: the state, [N, B] or [N, B, C].
-        u: what is compared, [N, B] or, with channels, [N, B, 1] or [N, B, C].
-        weight: the weights.
-        ratio: whether |u| is small enough for its exponential.
+        weight: the weights, prepared for this very graph.
+        u: what the gate compares, like ``x``; with channels also [N, B, 1].
+        ratio: compute the gate as a ratio of exponentials of u, which must be small enough for that.
         compile: see :func:`lmn_graph.ops.message_sum`.
 
     Returns:
         Tensor with the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: if the state does not fit the graph or the weights.
     """
     _check_state(connectivity, x, weight)
     dtype = weight._computed_in(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        state = x.to(dtype).view(x.size(0), x.size(1), -1)
-        u = u.to(dtype).view(x.size(0), x.size(1), -1)
-        if ratio:
-            p = u.exp()
-            y = p * _messages(weight, state, (p,), (p,), "ratio", compile)
-        else:
-            y = _messages(weight, state, (u,), (u,), "sigmoid", compile)
+        state, u = (_with_channels(part.to(dtype)) for part in (x, u))
+        p = u.exp() if ratio else u
+        y = _messages(weight, state, p, "ratio" if ratio else "sigmoid", compile)
+        y = p * y if ratio else y
     return y.reshape(x.shape).to(x.dtype)
 
 
-def _messages(
-    weight: LowRankWeight,
-    x: Tensor,
-    own: tuple[Tensor, ...],
-    other: tuple[Tensor, ...],
-    gate: str,
-    compile: _compiled.Compile,
-) -> Tensor:
+def _messages(weight: LowRankWeight, x: Tensor, u: Tensor | None, gate: str, compile: _compiled.Compile) -> Tensor:
     """Sums of messages, some ranks at a time; x [N, B, C]."""
     graph = weight.connectivity
-    left, right = (weight._ranked(side, (3, 0, 1, 2), x.dtype) for side in ("left", "right"))
-    scale = () if weight.scale is None else (weight.scale.to(x.dtype),)
-    total: Tensor | None = None
+    gates = () if u is None else (u,)
+    edge = () if weight.scale is None else (weight.scale.to(x.dtype),)
+    if weight.per == "type" and weight._num_kinds <= 1:  # one weight per node
+        total: Tensor = message_sum(graph, _Message(gate, 0, bool(edge)), gates, (*gates, x), edge, compile=compile)
+        return (weight._coefficient(x.dtype) * total).expand_as(x)
+    parts = []
     for first in range(0, weight.rank, _TOGETHER):
-        lefts, rights = left[first : first + _TOGETHER].unbind(), right[first : first + _TOGETHER].unbind()
-        at_sources, at_edges = [*other, x], [*scale]
-        if weight.per == "node":
-            at_sources += rights
-        else:
-            at_edges += [part.index_select(0, weight._kinds()) for part in rights]
-        message = _message(gate, weight.per, len(lefts), bool(scale))
-        part = message_sum(graph, message, (*own, *lefts), at_sources, at_edges, compile=compile)
-        part = part.expand_as(x)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        lefts, rights = (factor[first : first + _TOGETHER].unbind() for factor in weight._ranks_apart(x.dtype))
+        message = _Message(gate, len(lefts), bool(edge), weight.per == "node")
+        source = (*gates, *rights, x) if message.by_node else (*gates, x)
+        kind = () if message.by_node else rights
+        parts.append(message_sum(graph, message, (*gates, *lefts), source, edge, kind, compile=compile).expand_as(x))
+    return sum(parts[1:], parts[0])
 
 
-@functools.lru_cache(maxsize=256)
-def _message(gate: str, per: str, ranks: int, scaled: bool) -> Callable[..., Tensor]:
-    """gate(u_i, u_j) a_ij Σ_r left_ir right_r x_j; every rank is an argument of its own, so that a loop runs along the samples."""
-    gates = 0 if gate == "plain" else 1
+@dataclasses.dataclass(frozen=True)
+class _Message:
+    """gate(u_i, u_j) a_ij Σ_r left_r right_r x_j; every rank is an argument of its own, so that a loop runs along the samples."""
 
-    def message(*args: Tensor) -> Tensor:
-        own, rest = args[: gates + ranks], args[gates + ranks :]
-        u_j, x_j, rest = rest[:gates], rest[gates], rest[gates + 1 :]
-        if per == "node":
-            rights, scale = rest[:ranks], rest[ranks:]
-        else:
-            scale, rights = rest[: int(scaled)], rest[int(scaled) :]
-        weight = own[gates] * rights[0]
-        for left, right in zip(own[gates + 1 :], rights[1:]):
-            weight = weight + left * right
-        y = weight * x_j
-        if scaled:
-            y = scale[0] * y
-        if gate == "sigmoid":
-            return torch.sigmoid(own[0] - u_j[0]) * y
-        return y / (own[0] + u_j[0]) if gate == "ratio" else y
+    gate: str
+    ranks: int
+    scaled: bool
+    by_node: bool = False
 
-    return message
+    def __call__(self, *args: Tensor) -> Tensor:
+        gates, ranks, rest = int(self.gate != "plain"), self.ranks, list(args)
+
+        def taken(count: int) -> list[Tensor]:
+            found, rest[:count] = rest[:count], []
+            return found
+
+        u_i, left, u_j = taken(gates), taken(ranks), taken(gates)
+        right = taken(ranks) if self.by_node else []
+        (x_j,) = taken(1)
+        scale = taken(int(self.scaled))
+        y = x_j
+        if ranks:
+            pairs = list(zip(left, right or rest))
+            weight = pairs[0][0] * pairs[0][1]
+            for l_r, r_r in pairs[1:]:
+                weight = weight + l_r * r_r
+            y = weight * x_j
+        y = scale[0] * y if scale else y
+        if self.gate == "sigmoid":
+            return torch.sigmoid(u_i[0] - u_j[0]) * y
+        return y / (u_i[0] + u_j[0]) if gates else y
+
+
+def pays_to_materialise(weight: LowRankWeight) -> bool:
+    """Whether a rollout is faster with the weights made once, [E] or [E, B], than contracted at every step.
+
+    A contracted step costs R sums, whatever the number of types or neighbours on a full box, and made weights are read edge by edge.
+    Weights that all samples share are one sparse matrix and made once; weights that differ between the samples take E·B numbers, and
+    every step reads them and adds up as many for their gradient: they pay only where the ranks are at least as many as the incoming edges
+    of a node.
+    """
+    degree = weight.connectivity.num_edges / weight.connectivity.num_nodes
+    if weight.per == "type" and weight._num_kinds <= 1:
+        return False
+    shared = math.prod(weight.left.shape[1:-1]) == 1 == math.prod(weight.right.shape[1:-1])
+    return _RANKS_PER_EDGE[shared] * weight.rank >= degree
+
+
+_RANKS_PER_EDGE = {False: 1.0, True: 16.0}  # edges of a node that cost as much as a rank, by benchmarks/lowrank_step.py --table
 
 
 def _check_state(connectivity: Connectivity, x: Tensor, weight: LowRankWeight) -> None:
