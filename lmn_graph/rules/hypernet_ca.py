@@ -69,11 +69,6 @@ class _Left(NamedTuple):
         return self if shared else self._replace(memory=memory.index_select(0, samples))  # type: ignore[union-attr]
 
 
-def _pays(weight: ops.LowRankWeight) -> bool:
-    """Whether weights made once per rollout beat contracting them at every step: where the rank is no small part of the edge types."""
-    return weight.per == "node" or 2 * weight.rank >= weight.right.size(0)
-
-
 @RULES.register
 class HypernetCA(ContinuousRule):
     r"""Cells that hear their neighbours through weights which a generator makes from a context, for every sample b its own,
@@ -247,7 +242,7 @@ class HypernetCA(ContinuousRule):
         if self.materialise != "auto":
             return self.materialise == "always"
         copies = max(weight.left.size(2), weight.right.size(2)) if self.channels is not None else 1
-        return weight.connectivity.num_edges * samples * copies <= self.limit and _pays(weight)
+        return weight.connectivity.num_edges * samples * copies <= self.limit and ops.pays_to_materialise(weight)
 
     def _ready(self, connectivity: Connectivity, weight: Tensor) -> ops.EdgeWeight | Tensor:
         """Weights that all samples and channels share are ordinary edge weights, made ready for many sums."""
