@@ -625,3 +625,28 @@ def test_the_picture_of_steps_has_a_histogram_for_every_test_set(tmp_path, budge
     steps_taken(tmp_path / "two.png", taken, budget)
     steps_taken(tmp_path / "one.png", {"test": taken["test"]}, budget)
     assert (tmp_path / "two.png").stat().st_size > (tmp_path / "one.png").stat().st_size > 1000
+
+
+# A task
+
+
+@pytest.mark.slow
+def test_parity_learned_on_short_paths_is_right_on_longer_ones_in_more_steps():
+    """Trained on up to 10 nodes: paths of 20 come out right, and every further node takes as many more steps again."""
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    spec = spec_from_file_location("parity", Path(__file__).parents[1] / "benchmarks" / "parity.py")
+    parity = module_from_spec(spec)
+    spec.loader.exec_module(parity)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = parity.Parity()
+        parity.train(model, iterations=700, halting_iterations=100)
+        rows = {n: parity.measured(model, n, samples=64) for n in (5, 10, 20)}
+    assert rows[10].bits > 0.999
+    assert rows[20].bits > 0.99
+    slope, _, fit = parity.line(list(rows), [row.mean for row in rows.values()])
+    assert 1 <= slope < 4  # below the budget of four steps a node; parity moves by at most one node a step
+    assert fit > 0.99
+    assert rows[20].most < 4 * 20 + 20
