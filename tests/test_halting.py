@@ -21,8 +21,9 @@ from lmn_graph.losses import PonderCost
 from lmn_graph.projectors import Linear
 from lmn_graph.readouts import READOUTS, Rate
 from lmn_graph.rollout import Trajectory
-from lmn_graph.rules import RULES, CellState, DistanceKernelCA, RelativisticCA, SpikingSOC, UpdateRule
+from lmn_graph.rules import RULES, CellState, DistanceKernelCA, HypernetCA, RelativisticCA, SpikingSOC, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
+from lmn_graph.rules.generators import GENERATORS
 from lmn_graph.surrogates import Gaussian
 
 T, B, N = 12, 7, 13
@@ -218,6 +219,16 @@ def test_what_belongs_to_a_sample_leaves_with_it(random_graph, normal, kind):
     context = normal(B, 2)
     assert_is_by_hand(rule, unit_for(rule), normal(B, N).requires_grad_(), context=context, options={"checkpoint": 2})
     assert bool(rule.selected) == (kind is Contextual)
+
+
+@pytest.mark.parametrize("kind", list(GENERATORS))
+def test_weights_that_a_generator_makes_for_a_sample_leave_with_it(lattice, normal, kind):
+    """The registered rule that has a weight for every edge and sample, or factors of them."""
+    rule = HypernetCA(lattice, context_dim=3, generator=GENERATORS[kind]).double()
+    drive, context = normal(B, 16).requires_grad_(), 2 * normal(B, 3)
+    unit = unit_for(rule, bias=-1.0)
+    found = assert_is_by_hand(rule, unit, drive, context=context)
+    assert len(found.halting.steps.unique()) >= 3
 
 
 def test_without_gradients_the_values_are_the_same(rule, drive):
@@ -650,3 +661,15 @@ def test_parity_learned_on_short_paths_is_right_on_longer_ones_in_more_steps():
     assert 1 <= slope < 4  # below the budget of four steps a node; parity moves by at most one node a step
     assert fit > 0.99
     assert rows[20].most < 4 * 20 + 20
+
+
+def test_the_code_of_the_page_on_halting_runs():
+    """One block after the other, as a reader would."""
+    import re
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "docs" / "halting.md").read_text(encoding="utf-8")
+    found: dict = {}
+    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), "halting.md", "exec"), found)
+    assert found["found"].activity.shape == (16, 40, 64)
+    assert found["terms"].keys() == {"task", "ponder"}
