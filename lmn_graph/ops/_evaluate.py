@@ -133,7 +133,9 @@ def _summing(message: Message, indexed: list[int], ways: list[int | None]) -> Ca
 def _at_edges(call: Call, tensors: list[Tensor], expected: tuple[Template, ...], width: int, compiled: bool) -> tuple[Tensor, ...]:
     """The message of every edge."""
     graph, holders = call.connectivity, call.signature.holders
-    index = {TARGET: graph.edge_index[1], SOURCE: graph.edge_index[0], KIND: graph.edge_type}
+    index = {TARGET: graph.edge_index[1], SOURCE: graph.edge_index[0]}
+    if graph.edge_type is not None:
+        index[KIND] = graph.edge_type
     if compiled:
         indexed = sorted({TARGET, *holders} - {EDGE})
         ways = [None if holder == EDGE else holder for holder in holders]

@@ -107,7 +107,7 @@ def _gradients(call: Call, tensors: Sequence[Tensor], grads: Sequence[Tensor | N
     numbers = iter(range(len(tensors), len(everything)))
     cotangents = tuple(None if g is None else place[next(numbers)] for g in grads)
     arguments = tuple(place[k] for k in range(len(tensors)))
-    signature = Signature(*(holders.count(holder) for holder in HOLDERS), tail=call.signature.tail)
+    signature = Signature._make([*map(holders.count, HOLDERS), call.signature.tail])
     for holder in HOLDERS:
         wanted = tuple(k for k in range(len(tensors)) if needed[k] and holders[k] == holder)
         if not wanted:

@@ -79,7 +79,7 @@ def message_sum(
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-    signature = Signature(*(len(found) for found in parts.values()), tail=tail)
+    signature = Signature._make([*map(len, parts.values()), tail])
     call = Call(message, signature, connectivity, TARGET, compile)
     tensors = [tensor.to(wide) for tensor in tensors]
     _check_values(message, tensors, tail)
