@@ -703,7 +703,7 @@ def _form_for(weight: LowRankWeight, x: Tensor) -> Form:
         return "node"
     if weight._num_kinds == 1:
         return "one"
-    if weight.scale is None and Stencil.of(weight.connectivity) is not None:
+    if _is_box(weight):
         return "fourier"
     shared = math.prod(weight.right.shape[1:-1]) == 1
     return "products" if shared and weight.connectivity.num_edges <= x.numel() else "messages"
@@ -727,8 +727,9 @@ def _by_definition(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
 
 def _by_node(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:
     left, right = (weight._ranked(side, (0, 3, 1, 2), x.dtype) for side in ("left", "right"))
-    stencil = Stencil.of(weight.connectivity) if weight.scale is None else None
-    if stencil is not None and stencil.refusal("separable", uniform=True) is None:
+    if _is_box(weight):
+        stencil = Stencil.of(weight.connectivity)
+        assert stencil is not None
         return _Ranks.apply(_Factored(_Running(stencil)), x, left, right)
     prepared = weight._edge_scale(x.dtype)
     return _Ranks.apply(_Factored(_Adjacency(prepared)), x, left, right, prepared.value, prepared.token)
@@ -848,22 +849,35 @@ class _Message:
         return y / (u_i[0] + u_j[0]) if gates else y
 
 
-def pays_to_materialise(weight: LowRankWeight) -> bool:
-    """Whether a rollout is faster with the weights made once, [E] or [E, B], than contracted at every step.
+_EDGES_PER_RANK = {False: 5, True: 64}  # of a node, that take the time of a rank: weights of every sample, weights that all share
+_RANKS = 12  # that take the time of one weight per edge and sample, where both are read edge by edge
 
-    A contracted step costs R sums, whatever the number of types or neighbours on a full box, and made weights are read edge by edge.
-    Weights that all samples share are one sparse matrix and made once; weights that differ between the samples take E·B numbers, and
-    every step reads them and adds up as many for their gradient: they pay only where the ranks are at least as many as the incoming edges
-    of a node.
+
+def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
+    """Whether a rollout of about ten steps is faster with the weights made once than contracted at every step.
+
+    On a full box without ``scale`` a contracted step costs R sums that do not grow with the number of neighbours, and one with the
+    weights [E, B] costs as much as R ranks where a node has 5 R edges; with weights [E] that all samples share, one sparse product, where
+    it has 64 R. On other graphs and in gated sums both ways go along the edges: weights made once are faster from 12 ranks on, and those
+    that all samples share always. Where all edges are of one type the weights are one number per node and nothing is to be made. By
+    ``benchmarks/lowrank_step.py --table``; memory is not looked at.
+
+    Args:
+        weight: the weights.
+        gated: whether they are for :func:`lmn_graph.ops.gated_sum`.
     """
-    degree = weight.connectivity.num_edges / weight.connectivity.num_nodes
     if weight.per == "type" and weight._num_kinds <= 1:
         return False
     shared = math.prod(weight.left.shape[1:-1]) == 1 == math.prod(weight.right.shape[1:-1])
-    return _RANKS_PER_EDGE[shared] * weight.rank >= degree
+    if gated or not _is_box(weight):
+        return shared or weight.rank >= _RANKS
+    return _EDGES_PER_RANK[shared] * weight.rank * weight.connectivity.num_nodes >= weight.connectivity.num_edges
 
 
-_RANKS_PER_EDGE = {False: 1.0, True: 16.0}  # edges of a node that cost as much as a rank, by benchmarks/lowrank_step.py --table
+def _is_box(weight: LowRankWeight) -> bool:
+    """Whether a sum is one over a full box, without reading an edge."""
+    stencil = Stencil.of(weight.connectivity) if weight.scale is None else None
+    return stencil is not None and (weight.per == "type" or stencil.refusal("separable", uniform=True) is None)
 
 
 def _check_state(connectivity: Connectivity, x: Tensor, weight: LowRankWeight) -> None:

@@ -432,17 +432,21 @@ def test_compiled_loops_give_the_same(normal):
 
 
 def test_where_weights_are_better_made(normal):
-    graph = Connectivity(topologies.grid(7, 2, 2))  # 24 types
+    """As docs/performance.md measures it."""
+    box, scattered = Connectivity(topologies.grid(7, 2, 2)), Connectivity(topologies.triangular(4, 4))
 
-    def pays(left, rank, right=None, per="type"):
-        rows = 24 if per == "type" else 49
-        return pays_to_materialise(LowRankWeight(graph, normal(49, left, rank), normal(rows, right or left, rank), per=per))
+    def pays(graph, samples, rank, per="type", **options):
+        left, right = normal(graph.num_nodes, samples, rank), normal(kinds_of(graph) if per == "type" else graph.num_nodes, samples, rank)
+        return pays_to_materialise(LowRankWeight(graph, left, right, per=per), **options)
 
-    assert not pays(5, 1)
-    assert pays(5, 64)
-    assert pays(1, 8)
-    untyped = Connectivity(GRAPHS["network"]())
-    assert not pays_to_materialise(LowRankWeight(untyped, normal(34, 1, 64), normal(1, 1, 64)))
+    assert [rank for rank in range(1, 9) if pays(box, 5, rank)] == [5, 6, 7, 8]  # 24 neighbours
+    assert pays(box, 1, 1)
+    assert not pays(Connectivity(topologies.grid(9, 2, 4)), 1, 1)  # 80
+    assert [rank for rank in range(8, 14) if pays(scattered, 5, rank)] == [12, 13]
+    assert pays(scattered, 1, 1)
+    assert [rank for rank in range(8, 14) if pays(box, 5, rank, gated=True)] == [12, 13]
+    assert [rank for rank in range(1, 9) if pays(box, 5, rank, per="node")] == [5, 6, 7, 8]
+    assert not pays(Connectivity(GRAPHS["network"]()), 1, 64)
 
 
 BAD = {
