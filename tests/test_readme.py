@@ -82,6 +82,10 @@ def test_the_code_of_the_guide_to_rules_runs():
     found: dict = {}
     exec(compile(code, "rules.md", "exec"), found)
     assert found["activity"].shape == (8, 10, 200)
+    assert found["prediction"].shape == (8, 100)
+    context, drive = torch.rand(8, 16), torch.rand(8, 216)
+    for hyper in (found["own"], found["tinted"]):
+        assert bool(rollout(hyper, drive, steps=2, context=context).activity.isfinite().all())
     rule, drive = found["Contrast"](found["graph"]).double(), torch.rand(2, 200, dtype=torch.float64)
     fast = rollout(rule, drive, steps=3).activity
     rule.reference = True

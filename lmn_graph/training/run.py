@@ -234,7 +234,7 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
 
 def _located(spec: dict[str, Any]) -> dict[str, Any]:
     """The options of the data with full paths, so that the run can be taken up from any folder."""
-    paths = {key: spec[key] for key in ("name", "root", "path") if isinstance(spec.get(key), str) and spec[key] not in DATASETS}
+    paths = {key: spec[key] for key in ("name", "root", "path", "cache") if isinstance(spec.get(key), str) and spec[key] not in DATASETS}
     return {**spec, **{key: str(Path(path).expanduser().resolve()) for key, path in paths.items()}}
 
 
