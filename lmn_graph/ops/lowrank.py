@@ -23,6 +23,7 @@ from topologies import _checks
 
 Form = Literal["node", "one", "fourier", "products", "messages", "definition"]
 _TOGETHER = 8  # ranks in one message
+_FEW = 48  # neighbours in a box up to which compiled messages are faster than transforms
 
 
 class LowRankWeight:
@@ -689,14 +690,14 @@ def _sum(
     _check_state(connectivity, x, weight)
     if x.numel() == 0 or connectivity.num_edges == 0:
         form = "definition"
-    form = form or _form_for(weight, x)
+    form = form or _form_for(weight, x, compile)
     dtype = weight._computed_in(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
         y = _FORMS[form](weight, _with_channels(x.to(dtype)), compile)
     return y.reshape(x.shape).to(x.dtype)
 
 
-def _form_for(weight: LowRankWeight, x: Tensor) -> Form:
+def _form_for(weight: LowRankWeight, x: Tensor, compile: _compiled.Compile) -> Form:
     if _is_watched(x, weight):
         return "definition"
     if weight.per == "node":
@@ -704,7 +705,8 @@ def _form_for(weight: LowRankWeight, x: Tensor) -> Form:
     if weight._num_kinds == 1:
         return "one"
     if _is_box(weight):
-        return "fourier"
+        compiled = _degree(weight) <= _FEW and _compiled.compiles(compile, weight.connectivity.num_edges * x.numel() // x.size(0))
+        return "messages" if compiled else "fourier"
     shared = math.prod(weight.right.shape[1:-1]) == 1
     return "products" if shared and weight.connectivity.num_edges <= x.numel() else "messages"
 
@@ -856,10 +858,10 @@ _RANKS = 12  # that take the time of one weight per edge and sample, where both 
 def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     """Whether a rollout of about ten steps is faster with the weights made once than contracted at every step.
 
-    On a full box without ``scale`` a contracted step costs R sums that do not grow with the number of neighbours, and one with the
-    weights [E, B] costs as much as R ranks where a node has 5 R edges; with weights [E] that all samples share, one sparse product, where
-    it has 64 R. On other graphs and in gated sums both ways go along the edges: weights made once are faster from 12 ranks on, and those
-    that all samples share always. Where all edges are of one type the weights are one number per node and nothing is to be made. By
+    Weights that differ between the samples, [E, B], cost a step as much as 12 ranks where those too are contracted edge by edge. On a
+    full box without ``scale`` they are not: the time of a rank does not grow with the number of neighbours, so that the weights pay where
+    a node has no more than 5 R edges either. Weights that all samples share, [E], are one sparse product, which pays, on such a box up to
+    64 R edges of a node. Where all edges are of one type the weights are one number per node and nothing is to be made. Measured by
     ``benchmarks/lowrank_step.py --table``; memory is not looked at.
 
     Args:
@@ -869,9 +871,12 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     if weight.per == "type" and weight._num_kinds <= 1:
         return False
     shared = math.prod(weight.left.shape[1:-1]) == 1 == math.prod(weight.right.shape[1:-1])
-    if gated or not _is_box(weight):
-        return shared or weight.rank >= _RANKS
-    return _EDGES_PER_RANK[shared] * weight.rank * weight.connectivity.num_nodes >= weight.connectivity.num_edges
+    enough = gated or not _is_box(weight) or _EDGES_PER_RANK[shared] * weight.rank >= _degree(weight)
+    return enough and (shared or weight.rank >= _RANKS)
+
+
+def _degree(weight: LowRankWeight) -> float:
+    return weight.connectivity.num_edges / weight.connectivity.num_nodes
 
 
 def _is_box(weight: LowRankWeight) -> bool:

@@ -431,6 +431,22 @@ def test_compiled_loops_give_the_same(normal):
             assert_same(derived(lowrank._sum(graph, x, weight, "messages", "always"), inputs, 1), expected)
 
 
+def test_the_form_that_is_taken(normal, monkeypatch):
+    """Transforms on a box of many neighbours or where nothing is compiled, else messages; sparse products of what all share."""
+    monkeypatch.setattr("lmn_graph.ops._compiled.has_compiler", lambda: True)
+    small, wide = Connectivity(topologies.grid(5, 2)), Connectivity(topologies.grid(9, 2, 4))
+
+    def form(graph, compile="auto", samples=3, **options):
+        left, right = normal(graph.num_nodes, 3, 2), normal(kinds_of(graph), samples, 2)
+        return lowrank._form_for(LowRankWeight(graph, left, right, **options), normal(graph.num_nodes, 3), compile)
+
+    assert [form(small), form(small, "always"), form(wide, "always")] == ["fourier", "messages", "fourier"]
+    scaled = {"scale": normal(small.num_edges)}
+    assert [form(small, **scaled), form(small, samples=1, **scaled)] == ["messages", "messages"]
+    assert form(Connectivity(GRAPHS["directed"]()), samples=1) == "products"
+    assert form(Connectivity(GRAPHS["network"]())) == "one"
+
+
 def test_where_weights_are_better_made(normal):
     """As docs/performance.md measures it."""
     box, scattered = Connectivity(topologies.grid(7, 2, 2)), Connectivity(topologies.triangular(4, 4))
@@ -439,13 +455,15 @@ def test_where_weights_are_better_made(normal):
         left, right = normal(graph.num_nodes, samples, rank), normal(kinds_of(graph) if per == "type" else graph.num_nodes, samples, rank)
         return pays_to_materialise(LowRankWeight(graph, left, right, per=per), **options)
 
-    assert [rank for rank in range(1, 9) if pays(box, 5, rank)] == [5, 6, 7, 8]  # 24 neighbours
+    assert [rank for rank in range(8, 14) if pays(box, 5, rank)] == [12, 13]  # 24 neighbours
     assert pays(box, 1, 1)
-    assert not pays(Connectivity(topologies.grid(9, 2, 4)), 1, 1)  # 80
+    wide = Connectivity(topologies.grid(9, 2, 4))  # 80
+    assert [rank for rank in range(12, 19) if pays(wide, 5, rank)] == [16, 17, 18]
+    assert not pays(wide, 1, 1)
     assert [rank for rank in range(8, 14) if pays(scattered, 5, rank)] == [12, 13]
     assert pays(scattered, 1, 1)
     assert [rank for rank in range(8, 14) if pays(box, 5, rank, gated=True)] == [12, 13]
-    assert [rank for rank in range(1, 9) if pays(box, 5, rank, per="node")] == [5, 6, 7, 8]
+    assert [rank for rank in range(12, 19) if pays(wide, 5, rank, per="node")] == [16, 17, 18]
     assert not pays(Connectivity(GRAPHS["network"]()), 1, 64)
 
 
