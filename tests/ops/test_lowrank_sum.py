@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 import topologies
 from lmn_graph import Connectivity
-from lmn_graph.ops import LowRankWeight, Stencil, gated_sum, lowrank, lowrank_sum, pays_to_materialise
+from lmn_graph.ops import LowRankWeight, Stencil, _contracted, gated_sum, lowrank, lowrank_sum, pays_to_materialise
 
 
 def _network() -> Data:
@@ -171,8 +171,8 @@ def test_ranks_and_samples_are_made_in_blocks_of_any_size(name, normal, monkeypa
     graph = Connectivity(GRAPHS[name]())
     monkeypatch.setattr(lowrank, "_TOGETHER", 2)
     for block in (1, 2 * 3 * graph.num_nodes):  # one rank of one sample; two ranks
-        monkeypatch.setattr(lowrank, "_BLOCK", block)
-        monkeypatch.setattr(lowrank, "_COLUMNS", 1)
+        monkeypatch.setattr(_contracted, "_BLOCK", block)
+        monkeypatch.setattr(_contracted.Adjacency, "columns", 1)
         for case in itertools.islice(cases(graph, normal), 0, None, 3):
             assert_every_form(graph, *case, order=1)
 
@@ -396,7 +396,7 @@ def test_gated_sums_with_weights_of_low_rank(name, alpha, normal):
 def test_no_weight_of_an_edge_exists(name, monkeypatch):
     """Nothing is larger than a factor, its spectrum or a block, forward and backward over two steps; few of them live."""
     monkeypatch.setattr("lmn_graph.ops._evaluate._BLOCK", 1 << 12)
-    monkeypatch.setattr(lowrank, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(_contracted, "_BLOCK", 1 << 12)
     lattice = topologies.grid(6, 3, 2)
     if name == "typed":  # no box any more
         lattice.shape = None
