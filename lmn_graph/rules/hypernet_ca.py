@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -192,26 +193,18 @@ class HypernetCA(ContinuousRule):
             made = self.generator(context, connectivity)
             return HypernetParameters(connectivity, self._ready(connectivity, made), None, alpha, self.leak(), made.size(1))
         found = self.generator.factors(context)
-        name = type(self.generator).__name__
-        serves = connectivity.num_nodes if self.generator.shared else self.generator.num_nodes
-        if serves == self.generator.num_nodes or found.per == "type":
-            check_factors(found, self.generator, batch, name)
-        scale = self._scale(connectivity)
+        check_factors(found, self.generator, batch, type(self.generator).__name__)
+        scale, right = self._scale(connectivity), found.right
+        given = None if connectivity.edge_weight is None else connectivity.edge_weight.to(right.dtype)
+        # A left factor that comes with the state has a stand-in of its size until then.
+        left = right.new_zeros(()).expand(*scale.shape[:-1], right.size(-1)) if found.left is None else found.left * scale
+        weight = ops.LowRankWeight(connectivity, left, right, per=found.per, scale=given)
         if found.left is None:
-            # The left factor comes with the state; until then one of the right size stands for it.
-            rank = found.right.size(-1)
-            blank = found.right.new_zeros(()).expand(connectivity.num_nodes, *[1] * (1 if self.channels is None else 2), rank)
-            weight = ops.LowRankWeight(connectivity, blank, found.right, per=found.per, scale=connectivity_scale(connectivity, found.right))
-            return HypernetParameters(
-                connectivity, weight, _Left(self.generator, found.memory, scale), alpha, self.leak(), batch if self.context_dim else 1
-            )
-        weight = ops.LowRankWeight(
-            connectivity, found.left * scale, found.right, per=found.per, scale=connectivity_scale(connectivity, found.right)
-        )
-        samples = max(found.left.size(1), found.right.size(1))
-        if self._makes(weight, samples):
-            return HypernetParameters(connectivity, self._ready(connectivity, weight.materialise()), None, alpha, self.leak(), samples)
-        return HypernetParameters(connectivity, weight, None, alpha, self.leak(), samples)
+            follows = _Left(self.generator, found.memory, scale)
+            return HypernetParameters(connectivity, weight, follows, alpha, self.leak(), batch)
+        samples = max(left.size(1), right.size(1))
+        made = self._ready(connectivity, weight.materialise()) if self._makes(weight, samples) else weight
+        return HypernetParameters(connectivity, made, None, alpha, self.leak(), samples)
 
     def _checked(self, context: Any) -> int:
         """The batch size of a context; 1 without."""
@@ -246,7 +239,7 @@ class HypernetCA(ContinuousRule):
 
     def _ready(self, connectivity: Connectivity, weight: Tensor) -> ops.EdgeWeight | Tensor:
         """Weights that all samples and channels share are ordinary edge weights, made ready for many sums."""
-        if weight[:1].numel() == (1 if weight.size(0) else 0) and weight.size(0) and self.gate is None:
+        if weight.size(0) and math.prod(weight.shape[1:]) == 1 and self.gate is None:
             return ops.EdgeWeight(connectivity, weight.flatten())
         return weight
 
@@ -297,8 +290,3 @@ class HypernetCA(ContinuousRule):
     def extra_repr(self) -> str:
         gate = "" if self.gate is None else f"gate={self.gate!r}, alpha={self.alpha.item():g}, "
         return f"context_dim={self.context_dim}, {gate}{self._dynamics_repr()}"
-
-
-def connectivity_scale(connectivity: Connectivity, like: Tensor) -> Tensor | None:
-    """The graph's own weights a [E] in the dtype of the generated ones, or None."""
-    return None if connectivity.edge_weight is None else connectivity.edge_weight.to(like.dtype)
