@@ -4,8 +4,8 @@
 
 A lattice and one cell without neighbours, which the drive holds at a number of its own in every sample: the halting unit reads that
 cell, so that sample b stops after an even share b/B of the budget. Printed first: the largest difference of any value or gradient
-between dropping and carrying along, relative to the largest number. Then medians of interleaved, warm repeats: forward and backward,
-and forward alone. A share s drops the stopped samples once they are s of those held; 1/4 is what the library does.
+between dropping and carrying along, relative to the largest number. Then medians of the CPU time of interleaved, warm repeats: forward
+and backward, and forward alone. A share s drops the stopped samples once they are s of those held; 1/4 is what the library does.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def main() -> None:
         times: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
         for _ in range(options.repeats):
             for way, work in ways.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 found = work()
                 (found.state[0].square().sum() + found.activity.square().sum()).backward()
-                middle = time.perf_counter()
+                middle = time.process_time()
                 with torch.no_grad():
                     work()
                 times[way][0].append(middle - start)
-                times[way][1].append(time.perf_counter() - middle)
+                times[way][1].append(time.process_time() - middle)
         for way, (both, forward) in times.items():
             print(
                 f"  {way:32s} {1e3 * statistics.median(both):7.0f} ms   forward alone {1e3 * statistics.median(forward):6.0f} ms",

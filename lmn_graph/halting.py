@@ -151,7 +151,7 @@ class Tally(NamedTuple):
         total = self.total + h
         going = self.going & (total < threshold)
         weight = torch.where(going, h, 1 - self.total).masked_fill(~self.going, 0)
-        mean = type(state)(*(so_far + over_samples(weight, s).to(so_far.dtype) * s for so_far, s in zip(self.mean, state)))
+        mean = type(state)(*(_added(so_far, weight, s) for so_far, s in zip(self.mean, state)))
         return Tally(going, torch.where(going, total, self.total), self.steps + self.going, mean), weight
 
     def select(self, places: Tensor) -> Tally:
@@ -178,6 +178,12 @@ def over_samples(values: Tensor, like: Tensor) -> Tensor:
 def select_samples(state: State, places: Tensor) -> State:
     """The state of some of the samples."""
     return type(state)(*(field.index_select(1, places) for field in state))
+
+
+def _added(so_far: Tensor, weight: Tensor, s: Tensor) -> Tensor:
+    """so_far + p s, in one pass over the state where it can be."""
+    dtype = torch.promote_types(so_far.dtype, s.dtype)
+    return torch.addcmul(so_far.to(dtype), over_samples(weight, s).to(dtype), s.to(dtype))
 
 
 def _floating(field: Tensor) -> torch.dtype:
