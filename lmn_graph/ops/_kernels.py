@@ -189,3 +189,10 @@ def _sddmm_backward(ctx: Any, h: Tensor) -> tuple[Any, ...]:
 
 spmm.register_autograd(_spmm_backward, setup_context=_spmm_context)
 sddmm.register_autograd(_sddmm_backward, setup_context=_sddmm_context)
+
+
+def contiguous_gradient(product: Tensor) -> Tensor:
+    """A batch of matrix products whose gradient is laid out like itself: torch multiplies others one matrix after the other."""
+    if product.requires_grad:
+        product.register_hook(Tensor.contiguous)
+    return product

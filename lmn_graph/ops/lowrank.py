@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops import _compiled
+from lmn_graph.ops import _compiled, _kernels
 from lmn_graph.ops._contracted import Adjacency, Box, Factored, Fourier, Products, Ranks, Running, Spectrum
 from lmn_graph.ops.message import message_sum
 from lmn_graph.ops.stencil import Stencil
@@ -229,8 +229,8 @@ def _of_all_types(left: Tensor, right: Tensor) -> Tensor:
     if v.size(1) == 1:
         found = (u @ v.squeeze(1).t()).transpose(1, 2)
     else:
-        full = [factor.expand(-1, *tail, -1).flatten(1, -2).transpose(0, 1) for factor in (left, right)]
-        found = (full[0] @ full[1].transpose(1, 2)).permute(1, 2, 0)
+        full = [factor.expand(-1, *tail, -1).flatten(1, -2).transpose(0, 1).contiguous() for factor in (left, right)]
+        found = _kernels.contiguous_gradient(full[0] @ full[1].transpose(1, 2)).permute(1, 2, 0)
     return found.reshape(left.size(0) * right.size(0), *tail)
 
 
@@ -468,7 +468,7 @@ class _Message:
         return y / (u_i[0] + u_j[0]) if gates else y
 
 
-_EDGES_PER_RANK = {False: 5, True: 64}  # of a node, that take the time of a rank: weights of every sample, weights that all share
+_EDGES_PER_RANK = {False: 4, True: 64}  # of a node, that take the time of a rank: weights of every sample, weights that all share
 _RANKS = 12  # that take the time of one weight per edge and sample, where both are read edge by edge
 
 
@@ -477,8 +477,8 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
 
     Weights that differ between the samples, [E, B], cost a step as much as 12 ranks where those too are contracted edge by edge. On a
     full box without ``scale`` they are not: the time of a rank does not grow with the number of neighbours, so that the weights pay where
-    a node has no more than 5 R edges either. Weights that all samples share, [E], are one sparse product, which pays, on such a box up to
-    64 R edges of a node. Where all edges are of one type the weights are one number per node and nothing is to be made. Measured by
+    a node has no more than 4 R edges and the right factor belongs to types. Weights that all samples share, [E], are one sparse product, which pays, on such a box up to 64 R
+    edges of a node. Where all edges are of one type the weights are one number per node and nothing is to be made. Measured by
     ``benchmarks/lowrank_step.py --table``; memory is not looked at.
 
     Args:
@@ -488,8 +488,9 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     if weight.per == "type" and weight._num_kinds <= 1:
         return False
     shared = math.prod(weight.left.shape[1:-1]) == 1 == math.prod(weight.right.shape[1:-1])
-    enough = gated or not _is_box(weight) or _EDGES_PER_RANK[shared] * weight.rank >= _degree(weight)
-    return enough and (shared or weight.rank >= _RANKS)
+    if not gated and _is_box(weight):
+        return (shared or weight.per == "type") and _EDGES_PER_RANK[shared] * weight.rank >= _degree(weight)
+    return shared or weight.rank >= _RANKS
 
 
 def _degree(weight: LowRankWeight) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import lattice_shape
+from lmn_graph.ops._kernels import contiguous_gradient
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from topologies import _checks
 
@@ -64,7 +65,7 @@ class CPTensor(Projector):
             first = parts[0]
             for part in parts[1:-1]:
                 first = (first.unsqueeze(-1) * part.unsqueeze(-2)).flatten(-2)
-            drive = first.sum(2) if len(parts) == 1 else (first.transpose(-1, -2) @ parts[-1]).flatten(-2)
+            drive = first.sum(2) if len(parts) == 1 else contiguous_gradient(first.transpose(-1, -2) @ parts[-1]).flatten(-2)
         drive = drive / math.sqrt(self.rank) + self.bias
         if self.input_index is not None:
             drive = drive[..., self.input_index]

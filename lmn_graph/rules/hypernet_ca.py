@@ -29,6 +29,7 @@ from lmn_graph.rules.generators.mlp_router import MLPRouter
 from topologies import _checks
 
 Materialise = Literal["auto", "always", "never"]
+_BLOCK = 1 << 17  # weights of a step that are made at once where they are so few: no more than a block of any other sum
 
 
 class HypernetParameters(NamedTuple):
@@ -99,7 +100,7 @@ class HypernetCA(ContinuousRule):
         gain: scale of the weights, > 0; the gate halves them at α = 0.
         materialise: whether weights of low rank are made, once per rollout, instead of being contracted at every step: "never", "always",
             or "auto", where it was measured to be faster and the [E, B] numbers fit into ``limit``. A generator that follows the state
-            has new weights at every step and is always contracted.
+            has new weights at every step; these are contracted unless they are so few that they fit into a block in cache.
         limit: most numbers [E, B(, C)] that "auto" makes.
         channels: None for scalar cells, else C.
         leak: λ in (0, 1]; None learns one per node.
@@ -261,6 +262,8 @@ class HypernetCA(ContinuousRule):
         if p.left is not None:
             assert isinstance(weight, ops.LowRankWeight)
             weight = weight.with_left(p.left(x))
+            if self.materialise != "never" and p.connectivity.num_edges * weight.left[0, ..., 0].numel() <= _BLOCK:
+                weight = weight.materialise()
         a = self._sum(p.connectivity, x, weight, p.alpha)
         return self.moved(x, torch.tanh(a if drive is None else a + drive), p.leak)
 
