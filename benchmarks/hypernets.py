@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("table", help="a .csv file")
     parser.add_argument("--target", required=True)
     parser.add_argument("--log", default="", help="columns whose logarithm is taken")
-    parser.add_argument("--budget", type=float, default=60.0, help="CPU seconds of a training")
+    parser.add_argument("--budget", type=float, default=45.0, help="CPU seconds of a training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--presets", default=",".join(PRESETS))
     arguments = parser.parse_args()
@@ -185,6 +186,7 @@ def main() -> None:
         splits = load_data(configure("hyper-router", [], [*options, "--data.seed", str(seed)]))
         for name in presets:
             scores.setdefault(f"`{name}`", []).append(of_preset(name, options, seed, arguments.budget))
+            print(f"seed {seed}, {name}: {scores[f'`{name}`'][-1]}", file=sys.stderr, flush=True)
         largest = max((found[-1].size for found in scores.values()), default=50_000)
         rows = _rows(splits)
         for name, make in baselines(splits, seed).items():

@@ -476,10 +476,10 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     """Whether a rollout of about ten steps is faster with the weights made once than contracted at every step.
 
     Weights that differ between the samples, [E, B], cost a step as much as 12 ranks where those too are contracted edge by edge. On a
-    full box without ``scale`` they are not: the time of a rank does not grow with the number of neighbours, so that the weights pay where
-    a node has no more than 4 R edges and the right factor belongs to types. Weights that all samples share, [E], are one sparse product, which pays, on such a box up to 64 R
-    edges of a node. Where all edges are of one type the weights are one number per node and nothing is to be made. Measured by
-    ``benchmarks/lowrank_step.py --table``; memory is not looked at.
+    full box without ``scale`` they are not: the time of a rank does not grow with the number of neighbours, so that weights pay where the
+    right factor belongs to types and a node has no more than 4 R edges. Weights that all samples share, [E], are one sparse product, which
+    pays, on such a box up to 64 R edges of a node. Where all edges are of one type the weights are one number per node and nothing is to
+    be made. Measured by ``benchmarks/lowrank_step.py --table``; memory is not looked at.
 
     Args:
         weight: the weights.
