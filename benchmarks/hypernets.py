@@ -132,7 +132,7 @@ def of_perceptron(splits: Splits, rows: tuple[np.ndarray, ...], seed: int, budge
     outputs = splits.out_features
     hidden = max(1, round((parameters - outputs) / (x.shape[1] + 1 + outputs)))
     kind = MLPClassifier if splits.task == "classification" else MLPRegressor
-    model = kind((hidden,), random_state=seed)
+    model = kind(hidden_layer_sizes=(hidden,), random_state=seed)
     known = {"classes": np.arange(outputs)} if splits.task == "classification" else {}
     best, waited, epochs, started = np.inf, 0, 0, time.process_time()
     while waited < 10 and time.process_time() - started < budget:

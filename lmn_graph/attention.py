@@ -205,6 +205,10 @@ class TemporalAttention(nn.Module):
             nn.TransformerEncoderLayer(self.width, self.heads, 2 * self.width, dropout, batch_first=True, norm_first=True)
             for _ in range(_checks.integer("layers", layers, minimum=0))
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the positions anew."""
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, series: Tensor) -> Tensor:

@@ -123,14 +123,15 @@ class CellCoordinates(nn.Module):
 
     Args:
         values: [N, features], finite.
+        saved: whether they belong to the state of a model: where computing them again may give others, as of a basis that is not unique.
     """
 
     values: Tensor
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, *, saved: bool = False) -> None:
         super().__init__()
         self.num_nodes, self.features = values.shape
-        self.register_buffer("values", values, persistent=False)
+        self.register_buffer("values", values, persistent=saved)
 
     def forward(self) -> Tensor:
         return self.values
@@ -164,7 +165,7 @@ def cell_coordinates(
     usable = isinstance(pos, Tensor) and pos.dim() == 2 and pos.size(0) == connectivity.num_nodes and pos.size(1) > 0
     if kind == "auto" and usable and bool(pos.isfinite().all()):  # type: ignore[union-attr]
         return CellCoordinates(_centred(pos.to(torch.get_default_dtype())))  # type: ignore[union-attr]
-    return CellCoordinates(_laplacian_coordinates(connectivity, features))
+    return CellCoordinates(_laplacian_coordinates(connectivity, features), saved=True)
 
 
 def _centred(pos: Tensor) -> Tensor:

@@ -114,11 +114,14 @@ class LatticeMachine(nn.Module):
             return activity
         return activity * (self.steps * halting.weights).view(*halting.weights.shape, *[1] * (activity.dim() - 2))
 
-    def run(self, inputs: Tensor | Projection, state: State | None = None, *, record: tuple[str, ...] = ()) -> Trajectory:
-        """The rollout of a given drive, or of all that a projector makes of an input."""
+    def run(
+        self, inputs: Tensor | Projection, state: State | None = None, *, record: tuple[str, ...] = (), steps: int | None = None
+    ) -> Trajectory:
+        """The rollout of a given drive, or of all that a projector makes of an input; of another number of ``steps`` without halting."""
         drive, context, start = inputs if isinstance(inputs, Projection) else Projection(inputs)
-        options: dict[str, Any] = {"steps": self.steps, "record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
-        options |= {"context": context if self.rule.context_dim else None, "halting": self.halting}
+        options: dict[str, Any] = {"record": record, "truncate": self.truncate, "checkpoint": self.checkpoint}
+        options |= {"steps": self.steps, "halting": self.halting} if steps is None else {"steps": steps}
+        options["context"] = context if self.rule.context_dim else None
         if self.inject == "state":
             if state is not None:
                 raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
@@ -169,6 +172,8 @@ def _check_halting(halting: HaltingUnit, rule: UpdateRule, readout: nn.Module) -
     halting.check(rule, rule.num_nodes)
     if getattr(readout, "skip", 0):
         raise ValueError(f"readout.skip must be 0 with halting, whose samples may stop before, got {readout.skip}")
+    if getattr(readout, "pool", "mean") == "last":
+        raise ValueError("readout.pool must be 'mean' with halting, whose samples may stop before the last step, got 'last'")
 
 
 def _check_reach(rule: UpdateRule, inputs: Tensor | None, outputs: Tensor | None, steps: int) -> None:

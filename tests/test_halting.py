@@ -19,7 +19,7 @@ from lmn_graph import Connectivity, LatticeMachine, rollout
 from lmn_graph.halting import HALTING, HaltingUnit
 from lmn_graph.losses import PonderCost
 from lmn_graph.projectors import Linear
-from lmn_graph.readouts import READOUTS, Rate
+from lmn_graph.readouts import READOUTS, Attention, Rate
 from lmn_graph.rollout import Trajectory
 from lmn_graph.rules import RULES, CellState, DistanceKernelCA, HypernetCA, RelativisticCA, SpikingSOC, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
@@ -549,6 +549,8 @@ def test_a_machine_refuses_what_does_not_halt_with_it(lattice):
             LatticeMachine(*parts, plain.readout, steps=T, halting=halting)
     with pytest.raises(ValueError, match=r"readout\.skip must be 0 with halting"):
         LatticeMachine(*parts, Rate(lattice, 2, T, skip=1), steps=T, halting=HaltingUnit(lattice))
+    with pytest.raises(ValueError, match=r"readout\.pool must be 'mean' with halting"):
+        LatticeMachine(*parts, Attention(lattice, 2, T, pool="last"), steps=T, halting=HaltingUnit(lattice))
 
 
 # Runs

@@ -11,10 +11,12 @@ from small_projectors import in_shape, small_projector
 
 import topologies
 from lmn_graph import Connectivity, LatticeMachine, Output, rollout
-from lmn_graph.projectors import PROJECTORS, CPTensor, Linear
+from lmn_graph.projectors import PROJECTORS, CPTensor, Hypernetwork, Linear
 from lmn_graph.readouts import READOUTS, Holographic, Rate
-from lmn_graph.rules import RULES, SpikingSOC
+from lmn_graph.rules import RULES, HypernetCA, SpikingSOC, TanhLattice
 from lmn_graph.rules.base import _PROPERTIES
+from lmn_graph.rules.generators import LowRankSiren
+from lmn_graph.training.measure import history
 
 
 def build(topology, *, steps=4, channels=None, rule=None, projector=None, readout=None, **options):
@@ -96,6 +98,30 @@ def test_reset_parameters_reaches_every_part(lattice):
             parameter.fill_(7.0)
     machine.reset_parameters()
     assert not [name for name, parameter in machine.named_parameters() if bool((parameter == 7).all())]
+
+
+@pytest.mark.parametrize("name", list(READOUTS))
+def test_reset_parameters_reaches_every_part_of_a_readout(name, lattice):
+    """Also a module within, and torch's attention, which calls its own differently."""
+    readout = READOUTS[name](lattice, 3, 4)
+    before = {key: value.clone() for key, value in readout.state_dict().items()}
+    with torch.no_grad():
+        for parameter in readout.parameters():
+            parameter.fill_(7.0)
+    readout.reset_parameters()
+    assert not [key for key, parameter in readout.named_parameters() if bool((parameter == 7).all())]
+    assert readout.state_dict().keys() == before.keys()
+
+
+def test_a_longer_run_for_pictures_starts_as_the_machine_does(lattice):
+    """With an initial state from the projector, and where the input is that state; it does not halt."""
+    x = torch.randn(3, 5)
+    for inject, projector in (("every", Hypernetwork((5,), lattice, context_dim=4)), ("state", Linear((5,), lattice))):
+        rule = HypernetCA(lattice, LowRankSiren, context_dim=4) if inject == "every" else TanhLattice(lattice)
+        machine = LatticeMachine(lattice, projector, rule, Rate(lattice, 2, 3), steps=3, inject=inject)
+        longer = history(machine, x, 7)
+        assert longer.shape == (3, 7, 16)
+        torch.testing.assert_close(longer[:, :3], machine(x).trajectory.activity)
 
 
 def test_an_input_that_is_not_a_number_is_refused(lattice):

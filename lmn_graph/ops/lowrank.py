@@ -37,7 +37,8 @@ class LowRankWeight:
     .. math:: y_i = \sum_r U_{ir} \sum_j a_{ij} V_{kr} x_j \quad\text{or}\quad y_i = \sum_r U_{ir} \sum_j a_{ij} (V_{jr} x_j),
 
     and takes memory of the size of the factors and the state. What depends on the right factor alone is made once, when it is first
-    needed, and its gradient collected there over the steps of a rollout.
+    needed, and its gradient collected there over the steps of a rollout; like any tensor that was made once it is for one backward pass
+    (or several with ``retain_graph``): another rollout takes new weights.
 
     Args:
         connectivity: the graph, N nodes and E edges. Without ``edge_type`` all its edges are of one type.
@@ -91,14 +92,15 @@ class LowRankWeight:
         if batch > 1 and samples.numel() and not 0 <= int(samples.min()) <= int(samples.max()) < batch:
             raise ValueError(f"samples must be numbers in [0, {batch}), got {int(samples.min())} to {int(samples.max())}")
         other = copy.copy(self)
+        other._kept_left = {}
         if self.left.size(1) > 1:
-            other.left, other._kept_left = self.left.index_select(1, samples), {}
+            other.left = self.left.index_select(1, samples)
         if self.right.size(1) > 1:
             other.right, other._kept_right = self.right.index_select(1, samples), {}
             for key, kept in self._kept_right.items():  # a spectrum has been paid for: the samples are taken from it
-                if key[0] == "spectrum":
+                if key[0] == "spectrum" and kept.is_of([self.right]):
                     value = kept.value.index_select(0, samples)
-                    other._kept_right[key] = _Kept(value, _versions([other.right]), value.requires_grad)
+                    other._kept_right[key] = _Kept.of([other.right], value, value.requires_grad)
                 elif key[0] == "used":
                     other._kept_right[key] = kept
         return other
@@ -188,7 +190,8 @@ class LowRankWeight:
             return _four(self.right)[: box.place.numel()].to(dtype).permute(1, 3, 2, 0).contiguous()
 
         if self.right.size(1) > 1 and ("used",) not in self._kept_right:
-            self._kept_right["used",] = _Kept(True, (), False)
+            if not _is_checkpointed():
+                self._kept_right["used",] = _Kept.of([], True, False)
             return kernel()
         return _kept(self._kept_right, ("spectrum", dtype), [self.right], lambda: Spectrum.apply(kernel(), box))
 
@@ -235,26 +238,43 @@ def _of_all_types(left: Tensor, right: Tensor) -> Tensor:
 
 
 class _Kept(NamedTuple):
-    """Something made of tensors, of which version they were, and whether it carries their gradient."""
+    """Something made of tensors, these and of which version they were, and whether it carries their gradient."""
 
     value: Any
-    versions: tuple[Any, ...]
+    sources: tuple[Tensor, ...]
+    versions: tuple[int, ...]
     wants: bool
+
+    @classmethod
+    def of(cls, sources: list[Tensor], value: Any, wants: bool) -> _Kept:
+        return cls(value, tuple(sources), _versions(sources), wants)
+
+    def is_of(self, sources: list[Tensor]) -> bool:
+        """Whether it was made of these very tensors as they are now."""
+        same = len(sources) == len(self.sources) and all(one is other for one, other in zip(sources, self.sources))
+        return same and self.versions == _versions(sources)
 
 
 def _kept(kept: dict[tuple[Any, ...], _Kept], key: tuple[Any, ...], sources: list[Tensor], make: Callable[[], Any]) -> Any:
     """What is kept, if it is of these tensors as they are now and carries a gradient where one is wanted; made anew otherwise."""
     wants = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
     key = (*key, torch.is_inference_mode_enabled())
-    versions = _versions(sources)
     found = kept.get(key)
-    if found is None or found.versions != versions or (wants and not found.wants):
-        found = kept[key] = _Kept(make(), versions, wants)
+    if found is None or not found.is_of(sources) or (wants and not found.wants):
+        if _is_checkpointed():
+            return make()
+        found = kept[key] = _Kept.of(sources, make(), wants)
     return found.value
 
 
-def _versions(sources: list[Tensor]) -> tuple[Any, ...]:
-    return tuple((id(source), -1 if source.is_inference() else source._version) for source in sources)
+def _is_checkpointed() -> bool:
+    """Whether saved tensors go through hooks, as in activation checkpointing: what a segment makes is made again in the backward pass, so
+    that nothing may be kept in one and found in the other."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+def _versions(sources: list[Tensor]) -> tuple[int, ...]:
+    return tuple(-1 if source.is_inference() else source._version for source in sources)
 
 
 def _four(factor: Tensor) -> Tensor:
@@ -469,6 +489,7 @@ class _Message:
 
 
 _EDGES_PER_RANK = {False: 4, True: 64}  # of a node, that take the time of a rank: weights of every sample, weights that all share
+_GATED_RANKS = 4  # from which on a gated sum is faster with weights that are made
 _RANKS = 12  # that take the time of one weight per edge and sample, where both are read edge by edge
 
 
@@ -479,7 +500,8 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     full box without ``scale`` they are not: the time of a rank does not grow with the number of neighbours, so that weights pay where the
     right factor belongs to types and a node has no more than 4 R edges. Weights that all samples share, [E], are one sparse product, which
     pays, on such a box up to 64 R edges of a node. Where all edges are of one type the weights are one number per node and nothing is to
-    be made. Measured by ``benchmarks/lowrank_step.py --table``; memory is not looked at.
+    be made. A gated sum, which has to make the weight of every edge at every step, is faster with weights made once from 4 ranks on.
+    Measured by ``benchmarks/lowrank_step.py --table``; memory is not looked at.
 
     Args:
         weight: the weights.
@@ -488,7 +510,9 @@ def pays_to_materialise(weight: LowRankWeight, *, gated: bool = False) -> bool:
     if weight.per == "type" and weight._num_kinds <= 1:
         return False
     shared = math.prod(weight.left.shape[1:-1]) == 1 == math.prod(weight.right.shape[1:-1])
-    if not gated and _is_box(weight):
+    if gated:
+        return shared or weight.rank >= _GATED_RANKS
+    if _is_box(weight):
         return (shared or weight.per == "type") and _EDGES_PER_RANK[shared] * weight.rank >= _degree(weight)
     return shared or weight.rank >= _RANKS
 

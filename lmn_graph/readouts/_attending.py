@@ -52,7 +52,7 @@ class Attending(Readout):
         Raises:
             ValueError: if the history has another shape.
         """
-        return self.shares(self._heard(activity)[:, self.skip :])
+        return self.shares(self.heard(activity)[:, self.skip :])
 
     @abstractmethod
     def shares(self, activity: Tensor) -> Tensor:
@@ -66,10 +66,3 @@ class Attending(Readout):
         activity = activity[:, self.skip :]
         prediction = self.linear(self.dropout(self.features(activity)))
         return prediction if self.direct is None else prediction + self.direct(self.dropout(activity.mean(1).flatten(1)))
-
-    def _heard(self, activity: Tensor) -> Tensor:
-        tail = (self.steps, self.num_nodes) if self.channels is None else (self.steps, self.num_nodes, self.channels)
-        if not isinstance(activity, Tensor) or tuple(activity.shape[1:]) != tail:
-            got = tuple(activity.shape) if isinstance(activity, Tensor) else type(activity).__name__
-            raise ValueError(f"activity must have shape [B, {', '.join(map(str, tail))}], got {got}")
-        return activity if self.output_index is None else activity.index_select(2, self.output_index)

@@ -45,11 +45,22 @@ class Readout(nn.Module):
 
     def forward(self, activity: Tensor) -> Tensor:
         """Check the history and :meth:`read` it."""
+        return self.read(self.heard(activity))
+
+    def heard(self, activity: Tensor) -> Tensor:
+        """The checked history of the nodes which are read, [B, T, P(, C)]; a ValueError for one of another shape."""
         tail = (self.steps, self.num_nodes) if self.channels is None else (self.steps, self.num_nodes, self.channels)
         if not isinstance(activity, Tensor) or tuple(activity.shape[1:]) != tail:
             got = tuple(activity.shape) if isinstance(activity, Tensor) else type(activity).__name__
             raise ValueError(f"activity must have shape [B, {', '.join(map(str, tail))}], got {got}")
-        return self.read(activity if self.output_index is None else activity.index_select(2, self.output_index))
+        return activity if self.output_index is None else activity.index_select(2, self.output_index)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all parts anew; a readout with parameters of its own draws these after."""
+        for part in self.modules():
+            reset = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))  # torch's attention has the latter
+            if part is not self and callable(reset):
+                reset()
 
     @abstractmethod
     def read(self, activity: Tensor) -> Tensor:

@@ -73,11 +73,15 @@ class DynamicAttention(Attending):
         self.query = nn.Linear(rank, features)
         self.position = nn.Parameter(torch.empty(self.steps - self.skip, width))
         self.norm = nn.LayerNorm(width)
-        self.reset_parameters()
+        self._draw()
 
     def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        super().reset_parameters()
+        self._draw()
+
+    def _draw(self) -> None:
         """Queries start with a part that all samples share and a part of their own, both of about unit variance."""
-        self.memory.reset_parameters()
         nn.init.normal_(self.query.weight, std=1.7 / math.sqrt(self.query.in_features))  # silu(standard normal) has mean square 0.36
         nn.init.normal_(self.query.bias)
         nn.init.normal_(self.position, std=0.02)

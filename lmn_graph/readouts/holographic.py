@@ -65,9 +65,14 @@ class Holographic(Readout):
             for _ in range(_checks.integer("layers", layers, minimum=0))
         )
         self.linear = nn.Linear(width, self.out_features)
-        self.reset_parameters()
+        self._draw()
 
     def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        super().reset_parameters()
+        self._draw()
+
+    def _draw(self) -> None:
         """Draw factors whose product over the axes has unit variance per node, and small positions."""
         for factor in self.factors:
             nn.init.normal_(factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -69,6 +70,12 @@ class _Left(NamedTuple):
         memory = self.memory
         shared = memory is None or memory.size(0) == 1
         return self if shared else self._replace(memory=memory.index_select(0, samples))  # type: ignore[union-attr]
+
+
+def _count(weight: ops.LowRankWeight) -> int:
+    """How many numbers the weights would be, made: E·B·C."""
+    shapes = (factor.shape[1:-1] for factor in (weight.left, weight.right))
+    return weight.connectivity.num_edges * math.prod(torch.broadcast_shapes(*shapes))
 
 
 @RULES.register
@@ -155,11 +162,17 @@ class HypernetCA(ContinuousRule):
         if isinstance(made, type) and issubclass(made, WeightGenerator):
             # The data too, for what only they say: the identities of router cells.
             data = topology if isinstance(topology, Data) and "cell_factors" in topology else self.connectivity
-            found = generator(data, self.context_dim, channels=self.channels)
-            return found
+            try:
+                return generator(data, self.context_dim, channels=self.channels)
+            except TypeError as error:
+                raise ValueError(f"generator must take (topology, context_dim, *, channels), got {made.__name__}: {error}") from error
         if not callable(generator) or isinstance(generator, (type, WeightGenerator)):
             expected = "a generator class, its name, a partial of it, or a function of the context"
             raise ValueError(f"generator must be {expected}, got {generator!r}")
+        try:
+            inspect.signature(generator).bind(None)
+        except TypeError as error:
+            raise ValueError(f"generator must be a function of one argument, the context, got {generator!r}: {error}") from error
         return FromFunction(generator, self.connectivity, self.channels, isinstance(topology, Data))
 
     @property
@@ -191,7 +204,7 @@ class HypernetCA(ContinuousRule):
         batch = self._checked(context)
         alpha = None if self.gate is None else self.alpha
         if isinstance(self.generator, FromFunction):
-            made = self.generator(context, connectivity)
+            made = self.generator(context, self.connectivity)  # weights are in the order of the topology, whatever graph is passed
             return HypernetParameters(connectivity, self._ready(connectivity, made), None, alpha, self.leak(), made.size(1))
         found = self.generator.factors(context)
         check_factors(found, self.generator, batch, type(self.generator).__name__)
@@ -204,7 +217,7 @@ class HypernetCA(ContinuousRule):
             follows = _Left(self.generator, found.memory, scale)
             return HypernetParameters(connectivity, weight, follows, alpha, self.leak(), batch)
         samples = max(left.size(1), right.size(1))
-        made = self._ready(connectivity, weight.materialise()) if self._makes(weight, samples) else weight
+        made = self._ready(connectivity, weight.materialise()) if self._makes(weight) else weight
         return HypernetParameters(connectivity, made, None, alpha, self.leak(), samples)
 
     def _checked(self, context: Any) -> int:
@@ -231,12 +244,11 @@ class HypernetCA(ContinuousRule):
         scale = torch.where(square > 0, self.gain * square.clamp(min=torch.finfo(square.dtype).tiny).rsqrt(), torch.zeros_like(square))
         return scale.view(-1, *[1] * (2 if self.channels is None else 3))
 
-    def _makes(self, weight: ops.LowRankWeight, samples: int) -> bool:
+    def _makes(self, weight: ops.LowRankWeight) -> bool:
         """Whether the weights are made rather than contracted."""
         if self.materialise != "auto":
             return self.materialise == "always"
-        copies = max(weight.left.size(2), weight.right.size(2)) if self.channels is not None else 1
-        return weight.connectivity.num_edges * samples * copies <= self.limit and ops.pays_to_materialise(weight)
+        return _count(weight) <= self.limit and ops.pays_to_materialise(weight, gated=self.gate is not None)
 
     def _ready(self, connectivity: Connectivity, weight: Tensor) -> ops.EdgeWeight | Tensor:
         """Weights that all samples and channels share are ordinary edge weights, made ready for many sums."""
@@ -262,7 +274,7 @@ class HypernetCA(ContinuousRule):
         if p.left is not None:
             assert isinstance(weight, ops.LowRankWeight)
             weight = weight.with_left(p.left(x))
-            if self.materialise != "never" and p.connectivity.num_edges * weight.left[0, ..., 0].numel() <= _BLOCK:
+            if self.materialise != "never" and _count(weight) <= _BLOCK:
                 weight = weight.materialise()
         a = self._sum(p.connectivity, x, weight, p.alpha)
         return self.moved(x, torch.tanh(a if drive is None else a + drive), p.leak)

@@ -10,7 +10,6 @@ from torch import Tensor
 from lmn_graph import criticality
 from lmn_graph.losses.base import continued
 from lmn_graph.machine import LatticeMachine
-from lmn_graph.rollout import rollout
 from lmn_graph.training.batches import Batches
 
 PROBE = 64  # samples on which the dynamics are measured, each of them
@@ -96,9 +95,4 @@ def steps_taken(machine: LatticeMachine, batches: Batches) -> Tensor | None:
 @torch.no_grad()
 def history(machine: LatticeMachine, x: Tensor, steps: int) -> Tensor:
     """Activity [B, T, N(, C)] of a longer run than the machine's own, for pictures."""
-    inputs = machine.inputs(x)
-    context = inputs.context if machine.rule.context_dim else None
-    if machine.inject == "state":
-        state = machine.run(inputs).state
-        return rollout(machine.rule, None, state=state, steps=steps, context=context).activity
-    return rollout(machine.rule, inputs.drive, steps=steps, inject=machine.inject, context=context).activity
+    return machine.run(machine.inputs(x), steps=steps).activity

@@ -196,6 +196,43 @@ def test_the_router_of_all_cells_takes_another_graph(normal):
             bound.prepare(None, larger)
 
 
+def test_the_graph_of_a_call_may_have_its_edges_in_another_order(random_graph, normal):
+    """Weights of a function are in the order of the topology that the rule was built on, whatever graph is passed."""
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(5))
+    other = random_graph.clone()
+    other.edge_index, other.edge_weight = other.edge_index[:, order], other.edge_weight[order]
+    context, drive = normal(3, H), normal(3, 13)
+    for generator in (Edges(50), *GENERATORS):
+        rule = HypernetCA(random_graph, generator, context_dim=H).double()
+        expected = rollout(rule, drive, steps=3, context=context).activity
+        torch.testing.assert_close(rollout(rule, drive, steps=3, context=context, graph=other).activity, expected)
+
+
+@every_generator
+@pytest.mark.parametrize("gate", [None, "relativistic"])
+@pytest.mark.parametrize("materialise", ["never", "auto"])
+def test_checkpointed_segments_give_the_same_gradients(name, gate, materialise, some_graph, normal):
+    """What sums keep for later steps is not made in one segment and looked for in another."""
+    rule = HypernetCA(some_graph, name, context_dim=H, gate=gate, materialise=materialise).double()
+    drive, context = normal(3, rule.num_nodes), normal(3, H).requires_grad_()
+    wanted = [context, *rule.parameters()]
+    found = []
+    for checkpoint in (None, 2):
+        activity = rollout(rule, drive, steps=5, context=context, checkpoint=checkpoint).activity
+        found.append([activity, *torch.autograd.grad(activity.square().sum(), wanted)])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_laplacian_coordinates_belong_to_a_saved_rule():
+    """The eigenvectors of a ring are not unique: a rule that is loaded elsewhere must not find others."""
+    graph = topologies.from_networkx(nx.cycle_graph(12))
+    rule, other = (HypernetCA(graph, LowRankSiren) for _ in range(2))
+    other.generator.coordinates.values.neg_()
+    other.load_state_dict(rule.state_dict())
+    assert torch.equal(other.generator.coordinates(), rule.generator.coordinates())
+
+
 # Generators, each against its formula
 
 
@@ -411,6 +448,14 @@ def test_a_generator_whose_factors_do_not_fit_is_named(factors, message, lattice
 # Bad input
 
 
+class NoChannels(WeightGenerator):
+    def __init__(self, topology, context_dim=0):
+        super().__init__(topology, context_dim)
+
+    def factors(self, context):
+        raise AssertionError
+
+
 def test_a_missing_or_wrong_context_is_refused(lattice, normal):
     rule = HypernetCA(lattice, context_dim=H)
     drive = torch.zeros(3, 16)
@@ -438,6 +483,8 @@ def test_a_missing_or_wrong_context_is_refused(lattice, normal):
         ({"generator": "LowRankSire"}, "unknown generator 'LowRankSire'; did you mean 'LowRankSiren'"),
         ({"generator": 3}, "generator must be a generator class, its name"),
         ({"generator": dict}, "generator must be a generator class"),
+        ({"generator": lambda topology, width: None}, "generator must be a function of one argument, the context"),
+        ({"generator": NoChannels}, r"generator must take \(topology, context_dim, \*, channels\), got NoChannels"),
         ({"generator": partial(LowRankSiren, rank=0)}, "rank must be an integer >= 1, got 0"),
         ({"generator": partial(FactoredRouter, rank=0)}, "rank must be an integer >= 1, got 0"),
         ({"generator": partial(EmitterListener, rank=0)}, "rank must be an integer >= 1, got 0"),

@@ -63,9 +63,8 @@ class LowRankSiren(WeightGenerator):
     offsets: Tensor
 
     def factors(self, context: Tensor | None) -> Factors:
-        like = self.u.layers[0].weight
-        left = self.u(self.coordinates().to(like.dtype), context)
-        right = self.v(self.offsets.to(like.dtype), context) / math.sqrt(self.rank)
+        left = self.u(self.coordinates(), context)
+        right = self.v(self.offsets, context) / math.sqrt(self.rank)
         return Factors(self.split(left), self.split(right))
 
     def extra_repr(self) -> str:

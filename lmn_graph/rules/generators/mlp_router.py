@@ -67,6 +67,7 @@ class MLPRouter(WeightGenerator):
         return Factors(None, self.split(self.slots).unsqueeze(1), memory=self.context(context, self.slots))
 
     def left(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        assert memory is not None
         x = x.to(self.state.dtype)
         h = torch.tanh((x.unsqueeze(-1) * self.state[0] if self.channels is None else x @ self.state) + memory)
         for layer in self.deeper:
