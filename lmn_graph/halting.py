@@ -82,6 +82,8 @@ class HaltingUnit(nn.Module):
         if self.epsilon >= 1:
             raise ValueError(f"epsilon must be a number in (0, 1), got {epsilon!r}")
         self.initial_bias = _checks.number("bias", bias)
+        if not bool(torch.tensor(self.initial_bias, dtype=torch.get_default_dtype()).isfinite()):
+            raise ValueError(f"bias must be finite in {torch.get_default_dtype()}, got {self.initial_bias}")
         nodes = _checks.integer("topology.num_nodes", getattr(topology, "num_nodes", None), minimum=1)
         self.bound_to = nodes if self.pool == "linear" else None
         cells = (nodes,) if self.pool == "linear" else ()
@@ -102,7 +104,7 @@ class HaltingUnit(nn.Module):
 
     def logit(self, x: Tensor) -> Tensor:
         """halt(s) of every sample, [B]."""
-        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        dtype = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)  # small h must add up
         x, weight, bias = x.to(dtype), self.weight.to(dtype), self.bias.to(dtype)
         if self.pool == "linear":
             return bias + (weight @ x if self.channels is None else (x @ weight.unsqueeze(-1)).sum((0, 2)))
@@ -143,7 +145,7 @@ class Tally(NamedTuple):
     def start(cls, state: State) -> Tally:
         """Nothing yet, for the samples of a state."""
         mean = type(state)(*(torch.zeros_like(field, dtype=_floating(field)) for field in state))
-        total = mean[0].new_zeros(mean[0].size(1))
+        total = mean[0].new_zeros(mean[0].size(1), dtype=torch.promote_types(mean[0].dtype, torch.float32))
         return cls(torch.ones_like(total, dtype=torch.bool), total, torch.zeros_like(total, dtype=torch.long), mean)
 
     def add(self, h: Tensor, state: State, threshold: float) -> tuple[Tally, Tensor]:

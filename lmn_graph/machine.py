@@ -112,7 +112,7 @@ class LatticeMachine(nn.Module):
         activity, halting = trajectory.activity, trajectory.halting
         if halting is None:
             return activity
-        return activity * (self.steps * halting.weights).view(*halting.weights.shape, *[1] * (activity.dim() - 2))
+        return activity * (self.steps * halting.weights).to(activity.dtype).view(*halting.weights.shape, *[1] * (activity.dim() - 2))
 
     def run(
         self, inputs: Tensor | Projection, state: State | None = None, *, record: tuple[str, ...] = (), steps: int | None = None

@@ -21,7 +21,7 @@ from lmn_graph.losses import PonderCost
 from lmn_graph.projectors import Linear
 from lmn_graph.readouts import READOUTS, Attention, Rate
 from lmn_graph.rollout import Trajectory
-from lmn_graph.rules import RULES, CellState, DistanceKernelCA, HypernetCA, RelativisticCA, SpikingSOC, UpdateRule
+from lmn_graph.rules import RULES, CellState, DistanceKernelCA, HypernetCA, RelativisticCA, SpikingSOC, TanhLattice, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
 from lmn_graph.rules.generators import GENERATORS
 from lmn_graph.surrogates import Gaussian
@@ -675,3 +675,18 @@ def test_the_code_of_the_page_on_halting_runs():
     exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), "halting.md", "exec"), found)
     assert found["found"].activity.shape == (16, 40, 64)
     assert found["terms"].keys() == {"task", "ponder"}
+
+
+def test_small_probabilities_add_up_in_half_precision(lattice):
+    """1,000 times 0.0009: in bfloat16 a sum of so many would stall below one."""
+    rule, unit = TanhLattice(lattice).bfloat16(), HaltingUnit(lattice, bias=-7.0).bfloat16()
+    with torch.no_grad():
+        unit.weight.zero_()
+    found = rollout(rule, torch.zeros(2, 16, dtype=torch.bfloat16), steps=1500, halting=unit).halting
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(2))
+    assert found.steps.tolist() == [1087, 1087]
+
+
+def test_a_bias_beyond_single_precision_is_refused(lattice):
+    with pytest.raises(ValueError, match="bias must be finite"):
+        HaltingUnit(lattice, bias=1e39)

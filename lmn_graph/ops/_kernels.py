@@ -194,5 +194,5 @@ sddmm.register_autograd(_sddmm_backward, setup_context=_sddmm_context)
 def contiguous_gradient(product: Tensor) -> Tensor:
     """A batch of matrix products whose gradient is laid out like itself: torch multiplies others one matrix after the other."""
     if product.requires_grad:
-        product.register_hook(Tensor.contiguous)
+        product.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
     return product

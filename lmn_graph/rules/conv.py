@@ -40,6 +40,8 @@ class RuleConv(nn.Module):
         super().__init__()
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
+        if rule.context_dim:
+            raise ValueError(f"rule must need no context, got {type(rule).__name__} with context_dim={rule.context_dim}: a layer has none")
         self.rule = rule
         self.steps = _checks.integer("steps", steps, minimum=1)
         self.output = _checks.choice("output", output, ("mean", "last"))

@@ -171,13 +171,16 @@ class HypernetCA(ContinuousRule):
             raise ValueError(f"generator must be {expected}, got {generator!r}")
         try:
             inspect.signature(generator).bind(None)
+        except ValueError:
+            pass  # one written in C may have no signature
         except TypeError as error:
             raise ValueError(f"generator must be a function of one argument, the context, got {generator!r}: {error}") from error
         return FromFunction(generator, self.connectivity, self.channels, isinstance(topology, Data))
 
     @property
     def shared(self) -> bool:
-        return isinstance(self.generator, WeightGenerator) and self.generator.shared and not self.leak.per_node
+        generator = self.generator
+        return isinstance(generator, WeightGenerator) and generator.shared and generator.follows_state and not self.leak.per_node
 
     def reset_parameters(self) -> None:
         """Put every parameter back to where a new rule has it; random ones are drawn anew."""
@@ -187,14 +190,17 @@ class HypernetCA(ContinuousRule):
             self.alpha.fill_(self.initial_alpha)
 
     def resolve(self, graph: Data | Connectivity | None) -> Connectivity:
-        """The graph of a call: the bound one or, for a generator that all cells share, another one with as many edge types."""
-        if graph is None or graph is self.connectivity or not self.shared:
-            return super().resolve(graph)
+        """The graph of a call: the bound one, with the weights a that are given, or another one with the same edge types where all cells
+        share the generator."""
+        if graph is None or graph is self.connectivity:
+            return self.connectivity
         found = graph if isinstance(graph, Connectivity) else Connectivity(graph).to(self.connectivity.rowptr.device)
-        if found.same_graph(self.connectivity):
-            return self.connectivity.in_order_of(found)
+        if not self.shared or found.same_graph(self.connectivity):
+            bound = super().resolve(found) if not self.shared else self.connectivity.in_order_of(found)
+            given = found.edge_weight
+            return bound if given is None else bound.reweighted(given if found.inverse is None else given[found.inverse])
         types = number_of_types(self.connectivity)
-        if (found.edge_type is None) != (self.connectivity.edge_type is None) or number_of_types(found) > types:
+        if (found.edge_type is None) != (self.connectivity.edge_type is None) or number_of_types(found) != types:
             has = "no edge_type" if found.edge_type is None else f"{number_of_types(found)} edge types"
             raise ValueError(f"graph must have the {types} edge types of {self.connectivity}, got {found} with {has}")
         return found
@@ -232,6 +238,8 @@ class HypernetCA(ContinuousRule):
         if not isinstance(context, Tensor) or not context.is_floating_point() or context.dim() != 2 or context.size(1) != self.context_dim:
             got = f"{context.dtype} {tuple(context.shape)}" if isinstance(context, Tensor) else type(context).__name__
             raise ValueError(f"context must be a floating-point tensor {expected}, got {got}")
+        if not torch.compiler.is_compiling() and not bool(context.detach().isfinite().all()):
+            raise ValueError("context must be finite, got NaN or infinity")
         return context.size(0)
 
     def _scale(self, connectivity: Connectivity) -> Tensor:

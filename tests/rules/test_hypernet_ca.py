@@ -15,7 +15,7 @@ from lmn_graph import LatticeMachine, ops, rollout
 from lmn_graph.embeddings import CellEmbedding, FactoredCellEmbedding, cell_coordinates
 from lmn_graph.projectors import Hypernetwork, Linear
 from lmn_graph.readouts import Rate
-from lmn_graph.rules import CellState, HypernetCA, RelativisticCA, TanhLattice
+from lmn_graph.rules import CellState, HypernetCA, RelativisticCA, TanhLattice, as_conv
 from lmn_graph.rules.generators import (
     GENERATORS,
     EmitterListener,
@@ -189,6 +189,8 @@ def test_the_router_of_all_cells_takes_another_graph(normal):
     torch.testing.assert_close(found, rollout(native, drive, steps=3, context=context).activity)
     with pytest.raises(ValueError, match=r"graph must have the 8 edge types of .* with 24 edge types"):
         rule.prepare(normal(2, H), topologies.grid(6, 2, 2))
+    with pytest.raises(ValueError, match=r"graph must have the 8 edge types .* with 4 edge types"):  # whose numbers mean other offsets
+        rule.prepare(normal(2, H), topologies.grid(6, 2, metric="manhattan"))
     with pytest.raises(ValueError, match="with no edge_type"):
         rule.prepare(normal(2, H), topologies.from_networkx(nx.path_graph(6)))
     for bound in (HypernetCA(topologies.grid(4, 2), MLPRouter, leak=None), HypernetCA(topologies.grid(4, 2), FactoredRouter)):
@@ -206,6 +208,19 @@ def test_the_graph_of_a_call_may_have_its_edges_in_another_order(random_graph, n
         rule = HypernetCA(random_graph, generator, context_dim=H).double()
         expected = rollout(rule, drive, steps=3, context=context).activity
         torch.testing.assert_close(rollout(rule, drive, steps=3, context=context, graph=other).activity, expected)
+
+
+@every_generator
+def test_weights_of_the_graph_of_a_call_are_heard(name, random_graph, normal):
+    """They scale what is generated, so other ones give another rule: that of a graph which had them from the start."""
+    other = random_graph.clone()
+    other.edge_weight = torch.linspace(1, 2, 50, dtype=torch.float64)
+    rule, native = HypernetCA(random_graph, name).double(), HypernetCA(other, name).double()
+    native.load_state_dict(rule.state_dict())
+    drive = normal(3, 13)
+    found = rollout(rule, drive, steps=3, graph=other).activity
+    torch.testing.assert_close(found, rollout(native, drive, steps=3).activity)
+    assert float((found - rollout(rule, drive, steps=3).activity).detach().abs().max()) > 1e-3
 
 
 @every_generator
@@ -406,6 +421,29 @@ def test_a_function_whose_weights_do_not_fit_is_named(shape, channels, lattice):
     assert str(shape) in str(error.value)
     with pytest.raises(ValueError, match=r"generator must return a floating-point tensor .* got NoneType"):
         HypernetCA(lattice, lambda context: None).prepare()
+    with pytest.raises(ValueError, match="generator must return finite weights"):
+        HypernetCA(lattice, lambda context: torch.full((1, 128), math.nan)).prepare()
+
+
+def test_a_function_written_in_c_and_layers_in_a_row_are_functions(lattice):
+    """The first has no signature; the layers are drawn anew with the rule, and get a context in their own precision."""
+    assert HypernetCA(lattice, torch.tanh, context_dim=128).prepare(torch.ones(2, 128)).weight.shape == (128, 2)
+    rule = HypernetCA(lattice, nn.Sequential(nn.Linear(H, 4), nn.Linear(4, 128)), context_dim=H).double()
+    assert rule.prepare(torch.ones(2, H)).weight.dtype == torch.float64
+    with torch.no_grad():
+        for parameter in rule.parameters():
+            parameter.fill_(7.0)
+    rule.reset_parameters()
+    assert not any(bool((parameter == 7).all()) for parameter in rule.parameters())
+
+
+@pytest.mark.parametrize("kinds", [[0, -1], [1.5, 0.0], [0, 10**9]])
+def test_edge_types_that_are_no_numbers_of_types_are_refused(kinds):
+    graph = topologies.from_edges(torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+    graph.edge_type = torch.tensor(kinds)
+    for generator in (MLPRouter, torch.tanh):
+        with pytest.raises(ValueError, match=r"topology\.edge_type must be"):
+            HypernetCA(graph, generator)
 
 
 # A generator of the user's own
@@ -467,6 +505,10 @@ def test_a_missing_or_wrong_context_is_refused(lattice, normal):
     for name in GENERATORS:
         with pytest.raises(ValueError, match="context must have one row per sample of the state, 3, got 2"):
             rollout(HypernetCA(lattice, name, context_dim=H), drive, steps=2, context=torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="context must be finite, got NaN or infinity"):
+        rollout(rule, drive, steps=2, context=torch.full((3, 5), math.nan))
+    with pytest.raises(ValueError, match="rule must need no context, got HypernetCA with context_dim=5"):
+        as_conv(rule, 3)
     with pytest.raises(ValueError, match="context must be None for a rule with context_dim=0"):
         rollout(HypernetCA(lattice), drive, steps=2, context=torch.zeros(3, 5))
 
@@ -493,6 +535,7 @@ def test_a_missing_or_wrong_context_is_refused(lattice, normal):
         ({"generator": partial(ImplicitRouter, coordinates="polar")}, "kind must be one of 'auto', 'laplacian', 'learned', got 'polar'"),
         ({"generator": partial(EmitterListener, identity="name")}, "identity must be one of"),
         ({"generator": partial(LowRankSiren, layers=0)}, "layers must be"),
+        ({"generator": partial(LowRankSiren, per_channel=True)}, "per_channel must be False for scalar cells"),
     ],
 )
 def test_bad_options_are_refused(options, message, lattice):

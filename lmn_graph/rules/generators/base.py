@@ -40,7 +40,8 @@ class WeightGenerator(nn.Module):
 
     Attributes:
         follows_state: whether the left factor is made anew at every step from the state of the cells.
-        shared: whether no parameter belongs to a node, so that the generator also serves another graph with as many edge types.
+        shared: whether no parameter belongs to a node, so that a generator which follows the state also serves another graph with as many
+            edge types.
         num_nodes: N.
         num_types: K, the number of edge types ("slots"), 1 on a graph without ``edge_type``.
 
@@ -66,7 +67,9 @@ class WeightGenerator(nn.Module):
         self.num_types = number_of_types(connectivity)
         self.context_dim = _checks.integer("context_dim", context_dim, minimum=0)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
-        self.copies = (self.channels or 1) if _checks.flag("per_channel", per_channel) else 1
+        if _checks.flag("per_channel", per_channel) and self.channels is None:
+            raise ValueError("per_channel must be False for scalar cells, got True: give the rule channels")
+        self.copies = (self.channels or 1) if per_channel else 1
 
     @abstractmethod
     def factors(self, context: Tensor | None) -> Factors:
@@ -77,11 +80,8 @@ class WeightGenerator(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not follow the state")
 
     def reset_parameters(self) -> None:
-        """Draw every parameter anew."""
-        for part in self.children():
-            reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        """Draw the parameters of all parts anew; a generator with parameters of its own draws these after."""
+        _reset_parts(self)
 
     def split(self, factor: Tensor) -> Tensor:
         """[…, copies·R] as […, R] for scalar cells, […, 1 or C, R] for cells with channels."""
@@ -116,14 +116,13 @@ class FromFunction(nn.Module):
         self.as_given = as_given
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, where the function is a module that can."""
-        reset = getattr(self.function, "reset_parameters", None)
-        if callable(reset):
-            reset()
+        """Draw the parameters anew, of every part of the function that can."""
+        _reset_parts(self)
 
     def forward(self, context: Tensor | None, connectivity: Connectivity) -> Tensor:
         """Weights [E, B], or [E, B, 1 or C] for cells with channels, in the order of the connectivity."""
-        weight = self.function(context)
+        own = next(self.parameters(), None)
+        weight = self.function(context if context is None or own is None else context.to(own.dtype))
         batch = 1 if context is None else context.size(0)
         self._check(weight, batch)
         if weight.dim() == 2:
@@ -150,15 +149,33 @@ class FromFunction(nn.Module):
         fits = per_edge or (per_type and shape[1] in (1, n) and shape[2] == k)
         if not fits or shape[0] not in (1, batch):
             raise ValueError(f"generator must return weights {expected}, got shape {shape}")
+        if not torch.compiler.is_compiling() and not bool(weight.detach().isfinite().all()):
+            raise ValueError("generator must return finite weights, got NaN or infinity")
 
     def extra_repr(self) -> str:
         return "" if isinstance(self.function, nn.Module) else getattr(self.function, "__name__", repr(self.function))
 
 
+def _reset_parts(module: nn.Module) -> None:
+    for part in module.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if part is not module and callable(reset):
+            reset()
+
+
+_TYPES = 1 << 16  # that a graph may have beside one per edge
+
+
 def number_of_types(connectivity: Connectivity) -> int:
-    """K: how many edge types a graph has; 1 where it has no ``edge_type``, or none that is an integer per edge."""
+    """K: how many edge types a graph has, 1 where it has no ``edge_type``; a ValueError where these are no counting numbers."""
     kind = connectivity.edge_type
-    return 1 if kind is None or kind.numel() == 0 else int(kind.max()) + 1
+    if kind is None or kind.numel() == 0:
+        return 1
+    if kind.dim() != 1 or kind.is_floating_point() or kind.dtype == torch.bool or int(kind.min()) < 0:
+        raise ValueError(f"topology.edge_type must be integers >= 0 [{connectivity.num_edges}], got {kind.dtype} {tuple(kind.shape)}")
+    if int(kind.max()) >= max(_TYPES, kind.numel()):
+        raise ValueError(f"topology.edge_type must be numbers of types below {max(_TYPES, kind.numel())}, got {int(kind.max())}")
+    return int(kind.max()) + 1
 
 
 def check_factors(found: Any, generator: WeightGenerator, batch: int, name: str) -> Factors:
