@@ -62,7 +62,7 @@ def test_without_the_plugin_the_name_is_unknown(data, tmp_path, capsys):
 def test_it_passes_the_tests_of_every_rule(plugin):
     """Registered before they are collected, it is one more parameter of each."""
     tests = Path(__file__).parents[1] / "rules" / "test_every_rule.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "my_rule", "-p", "no:cacheprovider", "-k", "LeakyTanh", str(tests)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "my_rule", "-p", "no:cacheprovider", "-k", "LeakyTanh", str(tests)]
     paths = os.pathsep.join([str(plugin.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tests.parents[2])
