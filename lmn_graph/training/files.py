@@ -62,7 +62,7 @@ def load_model(module: nn.Module, path: str | Path) -> None:
     except FileNotFoundError:
         raise ValueError(f"checkpoint {str(path)!r} is missing") from None
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} is damaged or of another machine: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"checkpoint {str(path)!r} is damaged or of another machine: {' '.join(str(error).split())[:500]}") from None
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
