@@ -187,7 +187,7 @@ def main() -> None:
         for name in presets:
             scores.setdefault(f"`{name}`", []).append(of_preset(name, options, seed, arguments.budget))
             print(f"seed {seed}, {name}: {scores[f'`{name}`'][-1]}", file=sys.stderr, flush=True)
-        largest = max((found[-1].size for found in scores.values()), default=50_000)
+        largest = max((scores[f"`{name}`"][-1].size for name in presets), default=50_000)
         rows = _rows(splits)
         for name, make in baselines(splits, seed).items():
             scores.setdefault(name, []).append(of_baseline(make, rows))
