@@ -8,6 +8,7 @@ import math
 import networkx as nx
 import pytest
 import torch
+from allocations import Allocations
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch_geometric.data import Data
 
@@ -45,25 +46,6 @@ GRAPHS = {
     "no edges": lambda: Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=4, name="no edges"),
 }
 every_graph = pytest.mark.parametrize("name", GRAPHS)
-
-
-class Allocations:
-    """What torch's allocator hands out: the largest piece and the peak of the sum, in bytes."""
-
-    def __enter__(self):
-        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-        self.profile.__enter__()
-        return self
-
-    def __exit__(self, *failure):
-        self.profile.__exit__(*failure)
-        events = [event for event in self.profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-        sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-        self.largest = max(sizes)
-        self.peak = used = 0
-        for size in sizes:
-            used += size
-            self.peak = max(self.peak, used)
 
 
 def kinds_of(graph):
