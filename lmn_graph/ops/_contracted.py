@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -180,38 +181,38 @@ def _convolved(box: Box, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return found.sum(1).flatten(2).permute(2, 0, 1)
 
 
-class _Operator:
+class _Operator(ABC):
     """R linear maps of the state [N, B, C], x ↦ A_r x [N, R, B, C], each made of ``held`` tensors."""
 
     def together(self, x: Tensor) -> int:
         """How many ranks are made at once."""
         return max(1, _BLOCK // x.numel())
 
+    @abstractmethod
     def ranks(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         """A_r x for some ranks r."""
-        raise NotImplementedError
 
     def plain(self, part: slice, x: Tensor, held: tuple[Tensor, ...]) -> Tensor:
         """The same by differentiable operations."""
         return self.ranks(part, x, held)
 
+    @abstractmethod
     def backward(self, x: Tensor, held: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> _Backward:
         """A backward pass in which gradients to x and to what is held are wanted, or not."""
-        raise NotImplementedError
 
 
-class _Backward:
+class _Backward(ABC):
     """What a backward pass collects over the ranks."""
 
     grads: list[Tensor | None]  # to x and to what is held
 
+    @abstractmethod
     def ranks(self, part: slice) -> Tensor:
         """A_r x once more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pull(self, part: slice, h: Tensor) -> None:
         """Take on the gradients h_r of A_r x."""
-        raise NotImplementedError
 
 
 def _product_into(total: Tensor, a: Tensor, b: Tensor) -> None:
