@@ -178,6 +178,9 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
     """
     _check_state(connectivity, x)
     if isinstance(weight, Tensor) and weight.dim() > 1 and weight.size(0) == connectivity.num_edges:
+        if weight.dim() == 2 and weight.size(1) != x.size(1):
+            e, b = weight.size(0), x.size(1)
+            raise ValueError(f"weight must be a floating-point tensor [{e}, {b}] or [{e}], got {_described(weight)}")
         if weight.dim() > x.dim() or any(w not in (1, n) for w, n in zip(weight.shape[1:], x.shape[1:])):
             raise ValueError(f"weight must fit a state of shape {tuple(x.shape)} from its second axis on, got {tuple(weight.shape)}")
         return message_sum(connectivity, product_message, (), x, weight, compile=compile).to(x.dtype)
