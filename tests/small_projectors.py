@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch_geometric.data import Data
 
 from lmn_graph.projectors import PROJECTORS, Projector
 
-IN_SHAPES: dict[str, tuple[int, ...]] = {"Backbone": (4, 5)}  # of those that do not take any shape
-OPTIONS: dict[str, dict[str, Any]] = {"Backbone": {"model": "shufflenet_v2_x0_5"}}
+IN_SHAPES: dict[str, tuple[int, ...]] = {"Backbone": (4, 5), "Stream": (3, 5)}  # of those that do not take any shape
+OPTIONS: dict[str, dict[str, Any]] = {"Backbone": {"model": "shufflenet_v2_x0_5"}, "Stream": {"density": 1.0}}
 
 
 def in_shape(name: str) -> tuple[int, ...]:
@@ -17,6 +18,14 @@ def in_shape(name: str) -> tuple[int, ...]:
     return IN_SHAPES.get(name, (5,))
 
 
-def small_projector(name: str, topology: Data, shape: tuple[int, ...] | None = None, **options: Any) -> Projector:
-    """The projector ``name`` for samples of ``shape``, or of :func:`in_shape`."""
-    return PROJECTORS[name](shape or in_shape(name), topology, **OPTIONS.get(name, {}), **options)
+def has_steps(name: str) -> bool:
+    """Whether the projector makes a drive for every step, and so is told how many there are."""
+    return "steps" in inspect.signature(PROJECTORS[name]).parameters
+
+
+def small_projector(
+    name: str, topology: Data, shape: tuple[int, ...] | None = None, *, steps: int | None = None, **options: Any
+) -> Projector:
+    """The projector ``name`` for samples of ``shape``, or of :func:`in_shape`, and for a machine of so many steps."""
+    given = {"steps": steps} if has_steps(name) else {}
+    return PROJECTORS[name](shape or in_shape(name), topology, **OPTIONS.get(name, {}), **given, **options)

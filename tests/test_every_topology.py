@@ -112,7 +112,7 @@ def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path)
     heard = False
     steps = graph.num_nodes + 2  # enough to cross it
     for projector, readout in itertools.product(PROJECTORS, READOUTS.values()):
-        parts = small_projector(projector, graph), SpikingSOC(graph), readout(graph, 3, steps)
+        parts = small_projector(projector, graph, steps=steps), SpikingSOC(graph), readout(graph, 3, steps)
         x = torch.rand(2, *in_shape(projector), requires_grad=True)
         prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
         assert prediction.shape == (2, 3)

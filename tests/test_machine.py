@@ -186,7 +186,7 @@ def test_every_combination_of_parts_fits(projector, rule, readout, some_graph):
         return
     bound = RULES[rule](some_graph)
     machine = LatticeMachine(
-        some_graph, small_projector(projector, some_graph, channels=bound.channels), bound,
+        some_graph, small_projector(projector, some_graph, channels=bound.channels, steps=3), bound,
         READOUTS[readout](some_graph, 2, 3, channels=bound.channels), steps=3,
     )  # fmt: skip
     prediction = machine(torch.randn(2, *in_shape(projector))).prediction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_projectors import in_shape, small_projector
+from small_projectors import has_steps, in_shape, small_projector
 from torch_geometric.data import Data
 
 import topologies
@@ -31,8 +31,9 @@ def test_the_drive_is_zero_everywhere_but_at_the_input_ports(name, channels, por
     tail = () if channels is None else (channels,)
     x = torch.rand(3, *in_shape(name))
     drive = small_projector(name, ported, channels=channels)(x)
-    assert drive.shape == (3, 12, *tail)
-    assert drive.detach().abs().sum(0).reshape(12, -1).sum(1).nonzero().flatten().tolist() == sorted(INPUTS)
+    steps = [len(x[0])] * has_steps(name)
+    assert drive.shape == (3, *steps, 12, *tail)
+    assert drive.detach().abs().flatten(0, len(steps)).sum(0).reshape(12, -1).sum(1).nonzero().flatten().tolist() == sorted(INPUTS)
     everywhere = small_projector(name, ported, channels=channels, ports=False)(x)
     assert bool((everywhere != 0).all())
 

@@ -92,9 +92,11 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     rule = part("rule", config["rule"], topology)
     rule.reference, rule.compile = settings.reference, settings.compile
     # The width of a context is the rule's to choose; a projector that gives none is refused by the machine where one is needed.
-    gives = "context_dim" in inspect.signature(PROJECTORS[config["projector"]["name"]]).parameters
-    context = {"context_dim": rule.context_dim} if gives else {}
-    projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **context)
+    takes = inspect.signature(PROJECTORS[config["projector"]["name"]]).parameters
+    given = {key: value for key, value in {"context_dim": rule.context_dim, "steps": settings.steps}.items() if key in takes}
+    if "steps" in given and settings.inject != "every":
+        raise ValueError(f"machine.inject must be 'every' where the projector drives step by step, got {settings.inject!r}")
+    projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **given)
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
     halting = part("halting", config["halting"], topology, channels=rule.channels) if is_named(config, "halting") else None
     return LatticeMachine(

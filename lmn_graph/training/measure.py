@@ -94,5 +94,9 @@ def steps_taken(machine: LatticeMachine, batches: Batches) -> Tensor | None:
 
 @torch.no_grad()
 def history(machine: LatticeMachine, x: Tensor, steps: int) -> Tensor:
-    """Activity [B, T, N(, C)] of a longer run than the machine's own, for pictures."""
-    return machine.run(machine.inputs(x), steps=steps).activity
+    """Activity [B, T, N(, C)] of a longer run than the machine's own, for pictures. A drive per step is 0 after its last one."""
+    inputs = machine.inputs(x)
+    drive = inputs.drive
+    if drive.dim() == 3 + (machine.rule.channels is not None) and drive.size(1) < steps:
+        drive = torch.cat([drive, drive.new_zeros(len(drive), steps - drive.size(1), *drive.shape[2:])], 1)
+    return machine.run(inputs._replace(drive=drive), steps=steps).activity

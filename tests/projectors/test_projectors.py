@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_projectors import in_shape, small_projector
+from small_projectors import has_steps, in_shape, small_projector
 from torch_geometric.data import Data
 
 import topologies
@@ -16,9 +16,9 @@ every_projector = pytest.mark.parametrize("name", list(PROJECTORS))
 @every_projector
 @pytest.mark.parametrize("channels", [None, 3])
 def test_the_drive_has_one_entry_per_node_and_channel(name, channels, graph):
-    """Also for one sample, for none, and with a gradient to the input and to every parameter."""
+    """At every step where it makes a drive per step; also for one sample, for none, and with gradients to the input and all parameters."""
     projector = small_projector(name, graph, (2, 3), channels=channels)
-    tail = (graph.num_nodes,) if channels is None else (graph.num_nodes, channels)
+    tail = (*[2] * has_steps(name), graph.num_nodes, *([] if channels is None else [channels]))
     for batch in (4, 1, 0):
         assert projector(torch.rand(batch, 2, 3)).shape == (batch, *tail)
     x = torch.rand(4, 2, 3, requires_grad=True)
