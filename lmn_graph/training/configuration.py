@@ -25,29 +25,41 @@ from topologies import _checks
 _SCALARS = {"seed": (int, 0, "seed of everything that is drawn, 0 to 2³² - 1")}
 
 
-def read_yaml(path: str | Path) -> Config:
-    """A configuration file as a mapping; nothing in it can create objects.
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a key that comes twice is refused, where YAML's own loader forgets the first."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path, kind: str = "config") -> Config:
+    """A configuration file, or one of another kind, as a mapping; nothing in it can create objects.
 
     Raises:
-        ValueError: if the file is missing, is not YAML, or holds no mapping.
+        ValueError: if the file is missing, is not YAML, names a key twice, or holds no mapping.
     """
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise ValueError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{kind} file {str(path)!r} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {str(path)!r} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{kind} file {str(path)!r} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
-        raise ValueError(f"config file {str(path)!r} must hold a mapping, got {type(loaded).__name__}")
+        raise ValueError(f"{kind} file {str(path)!r} must hold a mapping, got {type(loaded).__name__}")
     return loaded
 
 
-def configure(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = (), *, data: bool = True) -> Config:
+def configure(preset: str | None, files: Sequence[str | Config] = (), arguments: Sequence[str] = (), *, data: bool = True) -> Config:
     """The configuration of a run: the preset, overridden by the files, overridden by ``--part``, ``--part.option`` arguments.
 
     Args:
         preset: name of a preset, or None to start from the files alone.
-        files: YAML files, later ones win.
+        files: YAML files, or mappings such as they hold; later ones win.
         arguments: command-line arguments.
         data: whether the data must be there; without them their options are left as they are.
 
@@ -107,12 +119,11 @@ def _inline(value: Any) -> str:
     return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6).splitlines()[0]
 
 
-def _merged(preset: str | None, files: Sequence[str], arguments: Sequence[str]) -> tuple[Config, list[str]]:
+def _merged(preset: str | None, files: Sequence[str | Config], arguments: Sequence[str]) -> tuple[Config, list[str]]:
     """The sources on top of each other, with the parts that the command line names, and the arguments in one form."""
     merged: Config = {}
-    sources = [] if preset is None else [read_yaml(presets.PRESETS[preset])]
-    for source in [*sources, *(read_yaml(path) for path in files)]:
-        merged = _merge(merged, source)
+    for source in [*([] if preset is None else [presets.PRESETS[preset]]), *files]:
+        merged = _merge(merged, source if isinstance(source, dict) else read_yaml(source))
     joined = _name_parts(_joined(list(arguments)))
     merged = _merge(merged, _named_on_command_line(joined))
     _name_of("data", merged.get("data"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import shutil
@@ -18,8 +16,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 import lmn_graph
-from lmn_graph.data import DATASETS, Encoder, MissingData, Split, Splits, make_specimen
-from lmn_graph.data.base import chunks
+from lmn_graph.data import Encoder, Splits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training import build
@@ -29,8 +26,8 @@ from lmn_graph.training.files import load_model, remove_parts, write_text
 from lmn_graph.training.fit import fit, seeded
 from lmn_graph.training.measure import dynamics, quality, steps_taken
 from lmn_graph.training.settings import TrainerSettings
+from lmn_graph.training.splits import SMOKE, DataReader, located
 
-SMOKE = {"epochs": 1, "samples": 256}
 _RECORD = {
     "smoke": bool,
     "in_shape": list,
@@ -77,14 +74,17 @@ class Run:
         """Epochs of these that leave the task out; never all of them."""
         return min(self.config["loss"]["burn_in"], self.epochs - 1)
 
-    def splits(self) -> Splits:
+    def splits(self, reader: DataReader | None = None) -> Splits:
         """The data of the run.
+
+        Args:
+            reader: reads them, and may have them already.
 
         Raises:
             ValueError: if they are not there, or not those that the run started with.
         """
-        splits = _splits(self.config, self.record["smoke"])
-        if _digest(splits) != self.record["data_digest"]:
+        splits, digest = (reader or DataReader()).read(self.config, self.record["smoke"])
+        if digest != self.record["data_digest"]:
             raise ValueError(f"data of run {str(self.folder)!r} have changed since it started")
         return splits
 
@@ -128,7 +128,14 @@ def open_run(folder: str | Path) -> Run:
 
 
 def train(
-    config: Config, folder: str | Path, *, smoke: bool = False, progress: bool = True, callbacks: list[Callback] | None = None
+    config: Config,
+    folder: str | Path,
+    *,
+    smoke: bool = False,
+    progress: bool = True,
+    callbacks: list[Callback] | None = None,
+    pictures: bool = True,
+    reader: DataReader | None = None,
 ) -> Run:
     """Train the machine of a configuration in a new run directory.
 
@@ -140,13 +147,15 @@ def train(
         smoke: one epoch on a few samples.
         progress: whether to show a progress bar.
         callbacks: further Lightning callbacks.
+        pictures: whether the finished run is drawn.
+        reader: reads the data; several runs that share one read the same data once.
 
     Raises:
         ValueError: if the data, the machine or the folder is not valid; nothing is written then.
     """
     _check_free(Path(folder))
-    config = {**config, "data": _located(config["data"])}
-    splits = _splits(config, smoke)
+    config = {**config, "data": located(config["data"])}
+    splits, digest = (reader or DataReader()).read(config, smoke)
     record = {
         "version": lmn_graph.__version__,
         "smoke": smoke,
@@ -155,7 +164,7 @@ def train(
         "task": splits.task,
         "encoder": splits.encoder.to_dict(),
         "data": splits.describe(),
-        "data_digest": _digest(splits),
+        "data_digest": digest,
     }
     run = Run(Path(folder), config, record)
     with seeded(config["seed"]):
@@ -164,11 +173,20 @@ def train(
         loss = build.build_loss(config, splits.task, run.burn_in, machine)
         _rehearse(machine, loss, splits, TrainerSettings(**config["trainer"]).batch_size)
         _new_folder(run.folder, to_yaml(config), json.dumps(record, indent=2))
-        return _fit(run, machine, loss, splits, progress, callbacks, None)
+        return _fit(run, machine, loss, splits, progress, callbacks, None, pictures)
 
 
-def resume(folder: str | Path, *, progress: bool = True, callbacks: list[Callback] | None = None) -> Run:
+def resume(
+    folder: str | Path,
+    *,
+    progress: bool = True,
+    callbacks: list[Callback] | None = None,
+    pictures: bool = True,
+    reader: DataReader | None = None,
+) -> Run:
     """Go on with an interrupted run from its last checkpoint; on a CPU the result equals that of the run left alone, bit for bit.
+
+    Arguments are those of :func:`train`.
 
     Raises:
         ValueError: if the run is finished or damaged, or its data have changed.
@@ -176,13 +194,13 @@ def resume(folder: str | Path, *, progress: bool = True, callbacks: list[Callbac
     run = open_run(folder)
     if run.metrics:
         raise ValueError(f"run {str(folder)!r} is finished; start a new one")
-    splits = run.splits()
+    splits = run.splits(reader)
     checkpoint = run.folder / "checkpoints" / "last.ckpt"
     remove_parts(run.folder)
     with seeded(run.config["seed"]):
         machine = build.build_machine(run.config, splits.in_shape, splits.out_features)
         loss = build.build_loss(run.config, splits.task, run.burn_in, machine)
-        return _fit(run, machine, loss, splits, progress, callbacks, checkpoint if checkpoint.is_file() else None)
+        return _fit(run, machine, loss, splits, progress, callbacks, checkpoint if checkpoint.is_file() else None, pictures)
 
 
 def _fit(
@@ -193,6 +211,7 @@ def _fit(
     progress: bool,
     callbacks: list[Callback] | None,
     checkpoint: Path | None,
+    pictures: bool,
 ) -> Run:
     started = time.perf_counter()
     rows = fit(
@@ -206,18 +225,19 @@ def _fit(
         callbacks=callbacks or [],
         checkpoint=checkpoint,
     )
-    return _finish(run, splits, rows, time.perf_counter() - started)
+    return _finish(run, splits, rows, time.perf_counter() - started, pictures)
 
 
-def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: float) -> Run:
+def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: float, pictures: bool) -> Run:
     machine = run.machine()
     metrics = evaluate(machine, splits)
     defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": defined}
-    from lmn_graph.report import plots
+    if pictures:
+        from lmn_graph.report import plots
 
-    steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
-    plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, {} if steps is None else {"test": steps})
+        steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
+        plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, {} if steps is None else {"test": steps})
     write_text(run.folder / "run.json", json.dumps(record, indent=2))
     return Run(run.folder, run.config, record)
 
@@ -232,12 +252,6 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
     return {f"{part}/{name}": value for name, value in found.items()}
 
 
-def _located(spec: dict[str, Any]) -> dict[str, Any]:
-    """The options of the data with full paths, so that the run can be taken up from any folder."""
-    paths = {key: spec[key] for key in ("name", "root", "path", "cache") if isinstance(spec.get(key), str) and spec[key] not in DATASETS}
-    return {**spec, **{key: str(Path(path).expanduser().resolve()) for key, path in paths.items()}}
-
-
 def _rehearse(machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_size: int) -> None:
     """One forward pass: parts and losses that do not fit together say so before anything is written."""
     x, y = (part[:batch_size] for part in splits.train.tensors)
@@ -245,32 +259,6 @@ def _rehearse(machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_si
         machine.eval()
         loss(machine(x), y, machine=machine, x=x, epoch=None)
         machine.train()
-
-
-def _splits(config: Config, smoke: bool) -> Splits:
-    """The data; for a smoke run a few rows of them, or a specimen where the files of a dataset are not there."""
-    try:
-        splits = build.load_data(config)
-    except MissingData:
-        made_up = make_specimen(config["data"]["name"], **{k: v for k, v in config["data"].items() if k != "name"}) if smoke else None
-        if made_up is None:
-            raise
-        splits = made_up
-    if not smoke:
-        return splits
-    train, validation, test = (
-        Split(split.x[: SMOKE["samples"]], split.y[: SMOKE["samples"]]) for split in (splits.train, splits.validation, splits.test)
-    )
-    return dataclasses.replace(splits, train=train, validation=validation, test=test)
-
-
-def _digest(splits: Splits) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for split in (splits.train, splits.validation, splits.test):
-        for part in (*chunks(split.x), *chunks(split.y)):
-            digest.update(part.contiguous().numpy().data)
-    digest.update(json.dumps(splits.encoder.to_dict()).encode())
-    return digest.hexdigest()
 
 
 def _check_free(folder: Path) -> None:

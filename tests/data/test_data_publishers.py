@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmn_graph import data
 from lmn_graph.data import Encoder, Splits, _covertype, _higgs, _numeric, _year_prediction_msd
 from lmn_graph.data import base as data_base
-from lmn_graph.training.run import _digest
+from lmn_graph.training.splits import digest
 
 YEAR_ROWS = (400, 60)
 SMALL = {"year-prediction-msd": {}, "covertype": {}, "higgs": {"test_rows": 300}}
@@ -469,15 +469,15 @@ def test_higgs_is_never_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _load("higgs", tmp_path, rows=100, cache=str(tmp_path / "warm"))  # what pandas and numpy set up once does not count
     with _peak() as peak:
         splits = _load("higgs", tmp_path)
-        digest = _digest(splits)
+        before = digest(splits)
     with _Largest() as made:
         _load("higgs", tmp_path)
-        _digest(splits)
+        digest(splits)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == rows
     assert peak[0] < size / 2 + 8 * rows, f"{peak[0]} bytes at once, the rows have {size}"
     assert 0 < made.bytes <= 4 * 10_000, "the checks look at a chunk at a time"
     copies = [data.Split(part.x.clone(), part.y.clone()) for part in (splits.train, splits.validation, splits.test)]
-    assert digest == _digest(Splits(splits.name, copies[0], copies[1], copies[2], splits.encoder))
+    assert before == digest(Splits(splits.name, copies[0], copies[1], copies[2], splits.encoder))
 
 
 def test_downloads_go_where_the_files_are_looked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
