@@ -1,0 +1,73 @@
+"""The data of a run: read, cut for a smoke run, recognised again by a digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lmn_graph.data import DATASETS, MissingData, Split, Splits, make_specimen
+from lmn_graph.data.base import chunks
+from lmn_graph.training import build
+from lmn_graph.training.spelling import Config
+
+SMOKE = {"epochs": 1, "samples": 256}
+
+
+class DataReader:
+    """Reads the data of runs, and keeps the last ones read for the next run with the same options.
+
+    Nothing in training writes to data, so runs may share them. Files that change while a reader has them are not read again.
+    """
+
+    def __init__(self) -> None:
+        self._options: Any = None
+        self._held: tuple[Splits, str] | None = None
+
+    def read(self, config: Config, smoke: bool) -> tuple[Splits, str]:
+        """The splits that a configuration names, and their digest; of a smoke run a few rows, or a specimen where files are missing.
+
+        Raises:
+            ValueError: if the data are missing or not valid.
+        """
+        options = (located(config["data"]), smoke)
+        if self._held is None or options != self._options:
+            self._held = None  # never two of them in memory
+            splits = _load(config, smoke)
+            self._options, self._held = options, (splits, digest(splits))
+        return self._held
+
+
+def located(spec: dict[str, Any]) -> dict[str, Any]:
+    """The options of the data with full paths, so that the run can be taken up from any folder."""
+    paths = {key: spec[key] for key in ("name", "root", "path", "cache") if isinstance(spec.get(key), str) and spec[key] not in DATASETS}
+    return {**spec, **{key: str(Path(path).expanduser().resolve()) for key, path in paths.items()}}
+
+
+def _load(config: Config, smoke: bool) -> Splits:
+    """The data; for a smoke run a few rows of them, or a specimen where the files of a dataset are not there."""
+    try:
+        splits = build.load_data(config)
+    except MissingData:
+        made_up = make_specimen(config["data"]["name"], **{k: v for k, v in config["data"].items() if k != "name"}) if smoke else None
+        if made_up is None:
+            raise
+        splits = made_up
+    if not smoke:
+        return splits
+    train, validation, test = (
+        Split(split.x[: SMOKE["samples"]], split.y[: SMOKE["samples"]]) for split in (splits.train, splits.validation, splits.test)
+    )
+    return dataclasses.replace(splits, train=train, validation=validation, test=test)
+
+
+def digest(splits: Splits) -> str:
+    """Tells whether data are the same: every row and target, and what turns a file into rows."""
+    found = hashlib.blake2b(digest_size=16)
+    for split in (splits.train, splits.validation, splits.test):
+        for part in (*chunks(split.x), *chunks(split.y)):
+            found.update(part.contiguous().numpy().data)
+    found.update(json.dumps(splits.encoder.to_dict()).encode())
+    return found.hexdigest()
