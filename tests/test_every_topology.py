@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from small_projectors import in_shape, small_projector
+from small_readouts import outputs
 from small_topologies import arguments_of, small
 from torch import Tensor
 from torch_geometric.data import Batch, Data
@@ -111,11 +112,12 @@ def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path)
     graph = small(topology, tmp_path)
     heard = False
     steps = graph.num_nodes + 2  # enough to cross it
-    for projector, readout in itertools.product(PROJECTORS, READOUTS.values()):
-        parts = small_projector(projector, graph, steps=steps), SpikingSOC(graph), readout(graph, 3, steps)
+    for projector, readout in itertools.product(PROJECTORS, READOUTS):
+        classes = outputs(readout, graph, 3)
+        parts = small_projector(projector, graph, steps=steps), SpikingSOC(graph), READOUTS[readout](graph, classes, steps)
         x = torch.rand(2, *in_shape(projector), requires_grad=True)
         prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
-        assert prediction.shape == (2, 3)
+        assert prediction.shape == (2, classes)
         prediction.square().sum().backward()
         assert bool(prediction.isfinite().all())
         assert x.grad.isfinite().all()

@@ -47,6 +47,14 @@ class Readout(nn.Module):
         """Check the history and :meth:`read` it."""
         return self.read(self.heard(activity))
 
+    def each(self, activity: Tensor) -> Tensor:
+        """The prediction of every single step for a history as :meth:`forward` takes it, [B, T, K], for a loss at every step.
+
+        Raises:
+            ValueError: from a readout that needs the whole history for a prediction, as this one does unless it defines the method.
+        """
+        raise ValueError(f"readout must be one such as Shoreline or Rate here: {type(self).__name__} gives no prediction at every step")
+
     def heard(self, activity: Tensor) -> Tensor:
         """The checked history of the nodes which are read, [B, T, P(, C)]; a ValueError for one of another shape."""
         tail = (self.steps, self.num_nodes) if self.channels is None else (self.steps, self.num_nodes, self.channels)
