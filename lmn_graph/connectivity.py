@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
+from lmn_graph.ports import ports_of
 from topologies._matrix import entries
 
 _LIMIT = 2**31 - 1
@@ -31,6 +32,7 @@ class Connectivity(nn.Module):
         permutation: int64 ``[E]`` that sorted the input, or None where it was sorted; ``inverse`` undoes it.
         edge_weight, edge_attr, edge_type, pos: the graph's fields in this order, or None.
         column: int64 [N], the column of every node where the graph has columns, or None.
+        input_index, output_index: int64 [P], the ports, or None.
         shape: the sides of a lattice, or None.
 
     Args:
@@ -55,6 +57,8 @@ class Connectivity(nn.Module):
     edge_type: Tensor | None
     pos: Tensor | None
     column: Tensor | None
+    input_index: Tensor | None
+    output_index: Tensor | None
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -91,6 +95,8 @@ class Connectivity(nn.Module):
             "perm_t": perm_t.int(),
             "pos": data.get("pos"),
             "column": _columns_of(data, num_nodes),
+            "input_index": ports_of(data, "input_index"),
+            "output_index": ports_of(data, "output_index"),
         }
         for field in _EDGE_FIELDS:
             value = _edge_field(data, field, self.num_edges)

@@ -190,7 +190,7 @@ def _check_reach(rule: UpdateRule, inputs: Tensor | None, outputs: Tensor | None
         hops += 1
         if int(reached.sum()) == before:
             raise ValueError("topology must have a path from an input port to an output port, got none")
-    needed = hops + 1 + rule.spiking  # spikes are read before the drive is integrated
+    needed = 1 if rule.instantaneous else hops + 1 + rule.spiking  # spikes are read before the drive is integrated
     if steps < needed:
         raise ValueError(
             f"steps must be at least {needed} for anything to get from an input port of the topology to an output port, got {steps}"

@@ -101,8 +101,9 @@ def rollout(
         may_drop = context is None or type(rule).select is not UpdateRule.select
         loop = _HaltingLoop(rule, halting, drives, steps, fields, inject, _DROP_FROM if may_drop else math.inf)
         return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
-    if hasattr(rule, "run"):
-        return rule.run(p, state, drives, steps=steps, record=fields, truncate=truncate, checkpoint=checkpoint, inject=inject)
+    options: dict[str, Any] = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
+    if (found := rule.run(p, state, drives, steps=steps, **options)) is not None:
+        return found
 
     def segment(state: State, start: int, stop: int) -> tuple[State, list[tuple[Tensor, ...]]]:
         outputs = []

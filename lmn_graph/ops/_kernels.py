@@ -69,13 +69,13 @@ def _exact(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @_exact
 def multiply(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """A x for the rows ``rowptr``, ``col``, ``values``; x [N, B]. No gradient: the raw kernel."""
+    """A x for the rows ``rowptr``, ``col``, ``values``; x [N, B], A with N columns. No gradient: the raw kernel."""
     n = rowptr.numel() - 1
     if x.size(1) == 0 or col.numel() == 0:
         return x.new_zeros(n, x.size(1))
     if not has_kernel(x):
         return _gathered_product(rowptr, col, values, x)
-    matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, n), device=values.device, check_invariants=False)
+    matrix = torch.sparse_csr_tensor(rowptr, col, values, (n, x.size(0)), device=values.device, check_invariants=False)
     if x.numel() <= _CACHED or x.size(1) < 2 * _BLOCK:
         return _product(matrix, x)
     return torch.cat([_product(matrix, block) for block in x.split(_BLOCK, 1)], 1)
@@ -92,15 +92,14 @@ def sample(rowptr: Tensor, col: Tensor, g: Tensor, x: Tensor, accumulate: Tensor
     columns = g.size(1)
     if columns == 0 or col.numel() == 0:
         return g.new_zeros(col.numel()) if accumulate is None else accumulate
-    if not has_kernel(g) or col.numel() > (rowptr.numel() - 1) ** 2:  # the kernel refuses more entries than a matrix has
+    if not has_kernel(g) or col.numel() > g.size(0) * x.size(0):  # the kernel refuses more entries than a matrix has
         values = _gathered_sample(rowptr, col, g, x)
         return values if accumulate is None else values + accumulate
     if columns % 8 and columns > 1:  # the kernel is an order of magnitude slower at other inner lengths
         padding = (0, 8 - columns % 8)
         g, x = torch.nn.functional.pad(g, padding), torch.nn.functional.pad(x, padding)
-    n = rowptr.numel() - 1
     start = g.new_zeros(col.numel()) if accumulate is None else accumulate
-    matrix = torch.sparse_csr_tensor(rowptr, col, start, (n, n), device=start.device, check_invariants=False)
+    matrix = torch.sparse_csr_tensor(rowptr, col, start, (g.size(0), x.size(0)), device=start.device, check_invariants=False)
     return torch.sparse.sampled_addmm(matrix, g.contiguous(), x.contiguous().t(), beta=0.0 if accumulate is None else 1.0).values()
 
 
@@ -145,7 +144,7 @@ def spmm(
 
 @spmm.register_fake
 def _(rowptr, col, rowptr_t, col_t, perm_t, weight, x, transpose):  # type: ignore[no-untyped-def]
-    return x.new_empty(x.shape)
+    return x.new_empty((rowptr_t if transpose else rowptr).numel() - 1, x.size(1))
 
 
 @torch.library.custom_op("lmn_graph::sddmm", mutates_args=())

@@ -4,6 +4,7 @@ from lmn_graph.rules.base import RULES, UpdateRule
 from lmn_graph.rules.continuous import CellState, ContinuousRule, WeightedRule
 from lmn_graph.rules.conv import RuleConv, as_conv
 from lmn_graph.rules.distance_kernel_ca import DistanceKernelCA
+from lmn_graph.rules.filter_grid import FilterGrid, FilterState
 from lmn_graph.rules.hypernet_ca import HypernetCA
 from lmn_graph.rules.logistic_channels import LogisticChannels
 from lmn_graph.rules.relativistic_ca import RelativisticCA
@@ -16,6 +17,8 @@ __all__ = [
     "CellState",
     "ContinuousRule",
     "DistanceKernelCA",
+    "FilterGrid",
+    "FilterState",
     "HypernetCA",
     "LogisticChannels",
     "RelativisticCA",

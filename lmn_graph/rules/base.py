@@ -15,6 +15,7 @@ from torch_geometric.nn import MessagePassing, SumAggregation
 
 from lmn_graph import ops
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops._order import find_cycle
 from lmn_graph.registry import Registry
 from topologies import _checks
 
@@ -24,6 +25,7 @@ _PROPERTIES = {
     "acyclic": Connectivity.is_acyclic,
     "sinks": lambda graph: bool((graph.out_degree() == 0).any()),
     "lattice": lambda graph: graph.shape is not None,
+    "ports": lambda graph: graph.input_index is not None and graph.output_index is not None,
 }
 
 
@@ -60,7 +62,8 @@ class UpdateRule(MessagePassing):
 
     Attributes:
         channels: None for scalar cells, else the number of channels C of every cell.
-        requires: properties that the graph must have, of "acyclic", "sinks", "lattice".
+        requires: properties that the graph must have, of "acyclic", "sinks", "lattice", "ports".
+        instantaneous: whether what enters a node passes on to others in the same step, so that one step reaches any distance.
         spiking: whether the activity is made of zeros and ones, and :meth:`flip` exists.
         reference: if True, sums over neighbours go through PyG's ``propagate`` even where a faster equal path exists.
         compile: whether sums of messages are compiled: "auto" (large ones, where there is a C++ compiler), "always" or "never".
@@ -77,6 +80,7 @@ class UpdateRule(MessagePassing):
     context_dim: int = 0
     requires: ClassVar[frozenset[str]] = frozenset()
     spiking: ClassVar[bool] = False
+    instantaneous: bool = False
     propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "weight": Tensor}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -134,6 +138,20 @@ class UpdateRule(MessagePassing):
     @abstractmethod
     def step(self, p: Any, state: State, drive: Tensor | None) -> tuple[State, Tensor]:
         """One step, pure: the next state and the activity, for what :meth:`prepare` returned."""
+
+    def run(self, p: Any, state: State, drives: Tensor | None, **options: Any) -> Any:
+        """A whole rollout, where a rule has an exact form faster than step after step; None where it has none, as here.
+
+        Args:
+            p: from :meth:`prepare`.
+            state: node-major.
+            drives: node-major and constant, [1, N, B(, C)], or per step [T, N, B(, C)], or None.
+            options: ``steps``, ``record``, ``truncate``, ``checkpoint``, ``inject`` of :func:`lmn_graph.rollout.rollout`.
+
+        Returns:
+            a ``Trajectory``, or None.
+        """
+        return None
 
     def forward(
         self, state: State, drive: Tensor | None = None, *, context: Tensor | None = None, graph: Data | Connectivity | None = None
@@ -249,7 +267,14 @@ class UpdateRule(MessagePassing):
     def _check_requirements(self, connectivity: Connectivity) -> None:
         for name in sorted(self.requires):
             if not _PROPERTIES[name](connectivity):
-                raise ValueError(f"topology must have the property {name!r} that {type(self).__name__} requires: {connectivity} has not")
+                what = f"topology must have the property {name!r} that {type(self).__name__} requires: {connectivity} has not"
+                if name == "acyclic":
+                    everywhere = torch.ones(connectivity.num_nodes, dtype=torch.bool, device=connectivity.edge_index.device)
+                    what += f", its nodes {' -> '.join(map(str, find_cycle(connectivity, everywhere)))} are a cycle"
+                if name == "ports":
+                    missing = [field for field in ("input_index", "output_index") if getattr(connectivity, field) is None]
+                    what += f"; set {' and '.join(f'topology.{field}' for field in missing)} to the nodes that are its ports"
+                raise ValueError(what)
 
 
 RULES: Registry[type[UpdateRule]] = Registry("rule", UpdateRule)

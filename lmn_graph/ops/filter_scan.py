@@ -1,0 +1,245 @@
+"""Filter cells on an acyclic graph over a whole sequence, each hearing the others within the same time step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops import _kernels, _native
+from lmn_graph.ops._order import Level, Order
+
+BLOCK = 64  # time steps that a level filters in one matrix product: linear in T, where one product for all would be quadratic
+
+
+class Circuit:
+    """An acyclic graph with input ports, in the order in which its cells are computed.
+
+    Args:
+        connectivity: the graph.
+        input_index: int64 [P], the nodes that input p drives.
+
+    Raises:
+        ValueError: if the graph has a cycle, which is named.
+    """
+
+    def __init__(self, connectivity: Connectivity, input_index: Tensor) -> None:
+        self.connectivity = connectivity
+        self.order = Order.of(connectivity)
+        self.input_index = input_index
+        self.sequence = self.order.nodes.int()
+        port = torch.full((connectivity.num_nodes,), -1, dtype=torch.int32, device=input_index.device)
+        port[input_index] = torch.arange(len(input_index), dtype=torch.int32, device=input_index.device)
+        self.port = port
+        self._levels: list[Level] | None = None
+
+    @property
+    def levels(self) -> list[Level]:
+        """The longest-path levels, made when first asked for."""
+        if self._levels is None:
+            self._levels = self.order.levels(self.connectivity)
+        return self._levels
+
+
+class Cells(NamedTuple):
+    """The parameters of all cells.
+
+    Attributes:
+        weight: [E], of edges, in the order of the connectivity.
+        input_weight: [P].
+        log_tau: [N], log of the time constants.
+        bias: [N].
+        time_step: Δt, in the unit of τ.
+    """
+
+    weight: Tensor
+    input_weight: Tensor
+    log_tau: Tensor
+    bias: Tensor
+    time_step: float
+
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """a = exp(−Δt/τ), which a cell keeps of its state in a step, and c = 1 − a, which it takes in; [N] each."""
+        ratio = self.time_step * torch.exp(-self.log_tau)
+        return torch.exp(-ratio), -torch.expm1(-ratio)
+
+    def to(self, dtype: torch.dtype) -> Cells:
+        """The same in another precision."""
+        return self._replace(**{name: getattr(self, name).to(dtype) for name in self._fields[:-1]})
+
+
+def filter_scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""All states and outputs of filter cells over T steps; within one step node i hears what its sources give in that very step.
+
+    .. math::
+
+        h_i(t) = \sum_j w_{ij}\, y_j(t) + v_p x_p(t), \qquad s_i(t) = a_i s_i(t - 1) + (1 - a_i) h_i(t), \qquad
+        y_i(t) = \tanh(s_i(t) + b_i), \qquad a_i = e^{-\Delta t / \tau_i},
+
+    :math:`v_p x_p` being the input of a node that is port p. Given what it hears a cell is linear in time, so the work goes node by
+    node, each for all times: in C++ where there is a compiler, else level by level of longest paths. Time and memory are linear in T.
+
+    Args:
+        circuit: the graph in order.
+        cells: the parameters.
+        start: s before the first step, [N, B].
+        x: the input, [P, T, B].
+
+    Returns:
+        s and y, [N, T, B] each, with gradients of every order.
+    """
+    tensors = (cells.weight, cells.input_weight, cells.log_tau, cells.bias, start, x)
+    if compiled(x) is None:
+        return by_level(circuit, cells, start, x)
+    s, y = _Scan.apply(circuit, cells.time_step, *tensors)
+    return s, y
+
+
+def by_level(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`filter_scan` from operations of torch alone."""
+    parts = []
+    for block in x.split(BLOCK, 1):
+        parts.append(_block(circuit, cells, start, block))
+        start = parts[-1][0][:, -1]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([s for s, _ in parts], 1), torch.cat([y for _, y in parts], 1)
+
+
+def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    nodes, (_, steps, batch_size) = circuit.connectivity.num_nodes, x.shape
+    _, c = cells.coefficients()
+    time = torch.arange(steps, device=x.device, dtype=x.dtype)
+    lag = (time[:, None] - time).clamp(min=0)
+    ratio = cells.time_step * torch.exp(-cells.log_tau)[:, None, None]
+    decayed = torch.exp(-ratio * (time[:, None] + 1)) * start[:, None]
+    driven = x.new_zeros(nodes, steps, batch_size).index_add(0, circuit.input_index, cells.input_weight[:, None, None] * x)
+    states: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for level in circuit.levels:
+        heard = driven[level.nodes]
+        if level.before:
+            sources = torch.cat([outputs[number] for number in level.before]) if len(level.before) > 1 else outputs[level.before[0]]
+            summed = _kernels.spmm(*level.pattern, cells.weight[level.edges], sources.flatten(1), False)
+            heard = heard + summed.view(heard.shape)
+        kernel = (c[level.nodes, None, None] * torch.exp(-ratio[level.nodes] * lag)).tril()  # what was heard at u counts a^(t − u) at t
+        states.append(torch.baddbmm(decayed[level.nodes], kernel, heard))
+        outputs.append(torch.tanh(states[-1] + cells.bias[level.nodes, None, None]))
+    s, y = (torch.cat(found).index_select(0, circuit.order.place) for found in (states, outputs))
+    return s, y
+
+
+def compiled(like: Tensor) -> Any | None:
+    """The compiled loops for tensors of this kind, or None."""
+    watched = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64) or not like.numel() or watched:
+        return None
+    return _native.library("filter_scan")
+
+
+def scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """s and y by the compiled loop, without a graph."""
+    graph, (_, steps, batch_size) = circuit.connectivity, x.shape
+    s, y = (x.new_empty(graph.num_nodes, steps, batch_size) for _ in range(2))
+    a, c = cells.coefficients()
+    _native.call(
+        getattr(compiled(x), f"forward_{_NAMES[x.dtype]}"),
+        *(graph.num_nodes, steps, batch_size),
+        *(circuit.sequence, graph.rowptr, graph.col, cells.weight, circuit.port, cells.input_weight, a, c, cells.bias, start, x, s, y),
+    )
+    return s, y
+
+
+class Gradients(NamedTuple):
+    """What :func:`pull_back` returns, each in the shape of what it is the gradient of."""
+
+    weight: Tensor
+    input_weight: Tensor
+    log_tau: Tensor
+    bias: Tensor
+    start: Tensor
+    x: Tensor
+
+
+def pull_back(
+    circuit: Circuit,
+    cells: Cells,
+    start: Tensor,
+    x: Tensor,
+    s: Tensor,
+    y: Tensor,
+    grad_y: Tensor,
+    grad_s: Tensor | None = None,
+    *,
+    hops: int | None = None,
+) -> Gradients:
+    r"""Gradients of :func:`filter_scan` by the compiled loop, exact or without the memory of cells far from a parameter.
+
+    .. math:: g_i = (1 - y_i^2) \big(\partial_i + \textstyle\sum_{i \to d} w_{di} c_d\, F_d\big), \qquad
+        \bar g(t) = \sum_{u \ge t} a^{u - t} g(u),
+
+    with :math:`F = \bar g` is back-propagation through time. With ``hops`` = k it starts from g for F = g, where no cell remembers
+    anything and messages only travel within a step, and is applied k times: then the first k cells after a parameter remember. On
+    a graded graph that is the gradient of SnAP-k.
+    """
+    graph, (_, steps, batch_size) = circuit.connectivity, x.shape
+    a, c = cells.coefficients()
+    g, h = torch.empty_like(y), torch.empty_like(y)
+    found = Gradients(*(torch.empty_like(like, memory_format=torch.contiguous_format) for like in (*cells[:4], start, x)))
+    none = x.new_empty(0)
+    _native.call(
+        getattr(compiled(x), f"backward_{_NAMES[x.dtype]}"),
+        *(-1 if hops is None else hops, graph.num_nodes, steps, batch_size, float(cells.time_step)),
+        *(circuit.sequence, graph.rowptr, graph.col, graph.rowptr_t, graph.col_t, graph.perm_t, cells.weight, circuit.port),
+        *(cells.input_weight, a, c, cells.log_tau.exp(), start, x, s, y, grad_y, none if grad_s is None else grad_s, g, h),
+        *(found.weight, found.input_weight, found.bias, found.log_tau, found.start, found.x),
+    )
+    return found
+
+
+_NAMES = {torch.float32: "float", torch.float64: "double"}
+
+
+class _Scan(torch.autograd.Function):
+    """The compiled scan; a gradient that is to be differentiated itself comes from :func:`by_level`."""
+
+    @staticmethod
+    def forward(ctx: Any, circuit: Circuit, time_step: float, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        *parameters, start, x = (tensor.contiguous() for tensor in tensors)
+        s, y = scan(circuit, Cells(*parameters, time_step), start, x)
+        ctx.circuit, ctx.time_step = circuit, time_step
+        ctx.save_for_backward(*tensors, s, y)
+        ctx.set_materialize_grads(False)
+        return s, y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        grad_s, grad_y = grads
+        *tensors, s, y = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():
+            outputs = by_level(ctx.circuit, Cells(*tensors[:4], ctx.time_step), *tensors[4:])
+            pairs = [(output, grad) for output, grad in zip(outputs, grads) if grad is not None]
+            inputs = [tensor for tensor, want in zip(tensors, wanted) if want]
+            gradients = iter(_again(pairs, inputs))
+            return None, None, *(next(gradients) if want else None for want in wanted)
+        *parameters, start, x = (tensor.contiguous() for tensor in tensors)
+        given = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
+        found = pull_back(
+            ctx.circuit,
+            Cells(*parameters, ctx.time_step),
+            start,
+            x,
+            s,
+            y,
+            given,
+            None if grad_s is None else grad_s.contiguous(),
+        )
+        return None, None, *(gradient if want else None for gradient, want in zip(found, wanted))
+
+
+def _again(pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    outputs, grads = zip(*pairs)
+    return torch.autograd.grad(outputs, inputs, grads, create_graph=True, allow_unused=True, materialize_grads=True)

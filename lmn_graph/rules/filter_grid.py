@@ -1,0 +1,238 @@
+"""Analog filter cells: a first-order low-pass, a hyperbolic tangent and four scalars a cell."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as activation_checkpoint
+from torch_geometric.data import Data
+
+import topologies
+from lmn_graph import ops
+from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops.filter_scan import Cells, Circuit, filter_scan
+from lmn_graph.rules.base import RULES, UpdateRule
+from topologies import _checks
+
+Order = Literal["topological", "synchronous"]
+ORDERS = ("topological", "synchronous")
+
+
+class FilterState(NamedTuple):
+    """The filters ``s``, [N, B], and the outputs ``y``, [N, B], that others hear a step later where the order is synchronous."""
+
+    s: Tensor
+    y: Tensor
+
+
+class FilterParameters(NamedTuple):
+    """What a step needs: the graph and the parameters of all cells."""
+
+    connectivity: Connectivity
+    cells: Cells
+
+
+@RULES.register
+class FilterGrid(UpdateRule):
+    r"""First-order filters with a hyperbolic tangent, exact for inputs that are held over a time step Δt,
+
+    .. math:: h_i = \sum_j w_{ij}\, y_j + v_i x_i, \qquad s_i \leftarrow a_i s_i + (1 - a_i)\, h_i, \qquad y_i = \tanh(s_i + b_i),
+        \qquad a_i = e^{-\Delta t / \tau_i}.
+
+    In the default order, "topological", a cell hears what its sources give **in the same step**: a step passes through the whole
+    graph, which must have no cycle. In "synchronous" order it hears their last step, on any graph, one hop a step. The drive enters at
+    the input ports only, x_i of a port i; elsewhere it is not heard. The activity is y.
+
+    On ``topologies.raster`` the parameters are those of a grid of analog cells, per cell ``log_tau``, ``w_left`` (that of the input in
+    the first column), ``w_top`` (of no use in the first row) and ``bias``: 1,120 on 28 × 10. On any other graph they are ``weight`` [E],
+    ``input_weight`` [P], ``log_tau`` and ``bias`` [N].
+
+    Shapes: drive and activity [N, B]; state ``FilterState(s, y)``, starting at 0.
+
+    Args:
+        topology: the graph, with ``input_index`` and ``output_index``.
+        order: "topological" or "synchronous".
+        time_step: Δt in seconds, > 0.
+        tau: interval in seconds, from which the time constants are drawn, log-uniform; (τ, τ) starts all at τ.
+        gain: standard deviation of the weights at the start, times the root of the number of inputs of a cell (2 on a raster). A graph's
+            ``edge_weight``, times the gain, takes the place of drawn weights.
+        bias: standard deviation of the biases at the start, >= 0.
+
+    Raises:
+        ValueError: if an argument is out of range, the graph has no ports, or a cycle, which is named, in topological order.
+
+    Source: T. Pluck, grid-neurons.
+    """
+
+    requires = frozenset({"acyclic", "ports"})
+    lr_scales = {"bias": 1 / 20, "log_tau": 4.0}  # noqa: RUF012 - step sizes of plain gradient descent, relative to the weights'
+
+    def __init__(
+        self,
+        topology: Data | Connectivity,
+        *,
+        order: Order = "topological",
+        time_step: float = 1e-3,
+        tau: tuple[float, float] = (1e-3, 20e-3),
+        gain: float = 1.0,
+        bias: float = 0.05,
+    ) -> None:
+        _checks.choice("order", order, ORDERS)
+        if order == "synchronous":
+            self.requires = self.requires - {"acyclic"}  # type: ignore[misc] - of this instance
+        super().__init__(topology)
+        self.order = order
+        self.time_step = _checks.number("time_step", time_step, above=0)
+        if not isinstance(tau, (tuple, list)) or len(tau) != 2:
+            raise ValueError(f"tau must be two numbers (low, high), got {tau!r}")
+        low, high = (_checks.number("tau", value, above=0) for value in tau)
+        if low > high:
+            raise ValueError(f"tau must be an interval (low, high) with low <= high, got {tau!r}")
+        self.tau = (low, high)
+        self.gain = _checks.number("gain", gain, above=0)
+        self.bias_spread = _checks.number("bias", bias, minimum=0)
+        graph = self.connectivity
+        self.is_raster = _is_raster(graph)
+        self.log_tau, self.bias = (nn.Parameter(torch.empty(self.num_nodes)) for _ in range(2))
+        if self.is_raster:
+            self.w_left, self.w_top = (nn.Parameter(torch.empty(self.num_nodes)) for _ in range(2))
+        else:
+            self.weight = nn.Parameter(torch.empty(graph.num_edges))
+            self.input_weight = nn.Parameter(torch.empty(self.input_index.numel()))
+        self._circuit: Circuit | None = None
+        if self.instantaneous:
+            self._circuit = self.circuit()
+        self.reset_parameters()
+
+    @property
+    def instantaneous(self) -> bool:  # type: ignore[override]
+        return self.order == "topological"
+
+    @property
+    def input_index(self) -> Tensor:
+        """int64 [P], the nodes that the drive enters."""
+        assert self.connectivity.input_index is not None
+        return self.connectivity.input_index
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        super().reset_parameters()
+        graph = self.connectivity
+        with torch.no_grad():
+            self.log_tau.uniform_(*map(math.log, self.tau))
+            self.bias.normal_(std=self.bias_spread) if self.bias_spread else self.bias.zero_()
+            if self.is_raster:
+                for weight in (self.w_left, self.w_top):
+                    weight.normal_(std=self.gain / math.sqrt(2))
+                if graph.edge_weight is not None:
+                    left = graph.edge_type == 0
+                    target, given = graph.edge_index[1], self.gain * graph.edge_weight.to(self.bias.dtype)
+                    self.w_left[target[left]], self.w_top[target[~left]] = given[left], given[~left]
+                return
+            inputs = graph.in_degree().to(self.bias.dtype)
+            inputs[self.input_index] += 1
+            self.input_weight.copy_(self.gain * torch.randn_like(self.input_weight) / inputs[self.input_index].sqrt())
+            if graph.edge_weight is None:
+                self.weight.copy_(self.gain * torch.randn_like(self.weight) / inputs[graph.edge_index[1]].sqrt())
+            else:
+                self.weight.copy_(self.gain * graph.edge_weight)
+
+    def initial_state(self, batch_size: int, *, graph: Connectivity | None = None) -> FilterState:
+        shape = (self.num_nodes, _checks.integer("batch_size", batch_size, minimum=0))
+        return FilterState(self.bias.new_zeros(shape), self.bias.new_zeros(shape))
+
+    def learned_weight(self) -> Tensor:
+        return self.cells().weight
+
+    def cells(self) -> Cells:
+        """The parameters by edges, ports and nodes, with their gradient to the parameters of the rule."""
+        if not self.is_raster:
+            return Cells(self.weight, self.input_weight, self.log_tau, self.bias, self.time_step)
+        graph = self.connectivity
+        assert graph.edge_type is not None
+        both = torch.stack([self.w_left, self.w_top])
+        return Cells(both[graph.edge_type, graph.edge_index[1]], self.w_left[self.input_index], self.log_tau, self.bias, self.time_step)
+
+    def circuit(self) -> Circuit:
+        """The order of the cells, on the device of the parameters."""
+        if self._circuit is None or self._circuit.port.device != self.input_index.device:
+            self._circuit = Circuit(self.connectivity, self.input_index)
+        return self._circuit
+
+    def prepare(self, context: Tensor | None = None, graph: Data | Connectivity | None = None) -> FilterParameters:
+        return FilterParameters(self.resolve(graph), self.cells())
+
+    def step(self, p: FilterParameters, state: FilterState, drive: Tensor | None) -> tuple[FilterState, Tensor]:
+        cells = p.cells if p.cells.bias.dtype == state.s.dtype else p.cells.to(state.s.dtype)
+        driven = torch.zeros_like(state.s)
+        if drive is not None:
+            index = self.input_index
+            driven = driven.index_add(0, index, cells.input_weight[:, None] * drive.index_select(0, index))
+        a, c = (part[:, None] for part in cells.coefficients())
+        if not self.instantaneous:
+            heard = self.weighted_sum(p.connectivity, state.y, ops.EdgeWeight(p.connectivity, cells.weight)) + driven
+            s = a * state.s + c * heard
+            y = torch.tanh(s + cells.bias[:, None])
+            return FilterState(s, y), y
+        if self._is_propagated():
+            s, y = self._level_by_level(p.connectivity, cells, state.s, driven)
+        else:
+            x = state.s.new_zeros(self.input_index.numel(), 1, state.s.size(1)) if drive is None else drive[self.input_index].unsqueeze(1)
+            s, y = (part.squeeze(1) for part in filter_scan(self.circuit(), cells, state.s, x))
+        return FilterState(s, y), y
+
+    def _level_by_level(self, connectivity: Connectivity, cells: Cells, s: Tensor, driven: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference: PyG's ``propagate`` over the whole graph for every level, each keeping what is its own."""
+        a, c = (part[:, None] for part in cells.coefficients())
+        y, after = torch.zeros_like(s), torch.zeros_like(s)
+        for level in range(len(self.circuit().order.sizes)):
+            heard = self.propagated(connectivity, x=y, weight=cells.weight) + driven
+            here = (self.circuit().order.level == level)[:, None]
+            after = torch.where(here, a * s + c * heard, after)
+            y = torch.where(here, torch.tanh(after + cells.bias[:, None]), y)
+        return after, y
+
+    def run(self, p: FilterParameters, state: FilterState, drives: Tensor | None, **options: Any) -> Any:
+        """All steps at once, cell by cell: each is linear in time, given what it hears."""
+        if not self.instantaneous or self._is_propagated() or drives is None:
+            return None
+        from lmn_graph.rollout import Trajectory
+
+        steps, truncate, checkpoint = options["steps"], options["truncate"], options["checkpoint"]
+        cells = p.cells if p.cells.bias.dtype == state.s.dtype else p.cells.to(state.s.dtype)
+        x = drives.index_select(1, self.input_index).transpose(0, 1)
+        if options["inject"] == "first" and steps > 1:
+            x = torch.cat([x[:, :1], torch.zeros_like(x[:, :1]).expand(-1, steps - 1, -1)], 1)
+        x = x.expand(-1, steps, -1).to(state.s.dtype).contiguous()
+        start, parts = state.s, []
+        for first, last in pairwise(_marks(steps, truncate, checkpoint)):
+            if truncate is not None and first > 0 and first % truncate == 0:
+                start = start.detach()
+            if checkpoint is not None and torch.is_grad_enabled():
+                parts.append(activation_checkpoint(filter_scan, self.circuit(), cells, start, x[:, first:last], use_reentrant=False))
+            else:
+                parts.append(filter_scan(self.circuit(), cells, start, x[:, first:last]))
+            start = parts[-1][0][:, -1]
+        s, y = parts[0] if len(parts) == 1 else (torch.cat(found, 1) for found in zip(*parts))
+        fields = {name: field.permute(2, 1, 0) for name, field in (("s", s), ("y", y)) if name in options["record"]}
+        return Trajectory(y.permute(2, 1, 0), FilterState(s[:, -1], y[:, -1]), fields)
+
+    def extra_repr(self) -> str:
+        return f"order={self.order!r}, time_step={self.time_step:g}, tau=({self.tau[0]:g}, {self.tau[1]:g})"
+
+
+def _marks(steps: int, *periods: int | None) -> list[int]:
+    return sorted({0, steps}.union(*(range(0, steps, period) for period in periods if period)))
+
+
+def _is_raster(graph: Connectivity) -> bool:
+    """Whether a graph is the one of ``topologies.raster``, its input ports the first column."""
+    if graph.shape is None or len(graph.shape) != 2 or graph.edge_type is None or graph.input_index is None:
+        return False
+    like = Connectivity(topologies.raster(*graph.shape))
+    fields = ("edge_index", "edge_type", "input_index")
+    return all(torch.equal(getattr(graph, field), getattr(like, field).to(graph.edge_index.device)) for field in fields)
