@@ -12,7 +12,7 @@ from lmn_graph.losses.plain_ratio import PlainRatio
 from lmn_graph.losses.ponder_cost import PonderCost
 from lmn_graph.losses.structure import StructuralLoss
 from lmn_graph.losses.tangent_growth import TangentGrowth
-from lmn_graph.losses.task import TaskLoss
+from lmn_graph.losses.task import TaskLoss, every_step
 from lmn_graph.losses.total import TotalLoss
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "TangentGrowth",
     "TaskLoss",
     "TotalLoss",
+    "every_step",
 ]

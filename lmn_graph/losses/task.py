@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -57,3 +58,24 @@ class TaskLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}, label_smoothing={self.label_smoothing:g}"
+
+
+def every_step(task: Callable[[Tensor, Tensor], Tensor], predictions: Tensor, target: Tensor) -> Tensor:
+    r"""The task loss of every step's own prediction against the same target, averaged over the batch and over time,
+
+    .. math:: L = \frac{1}{BT} \sum_b \sum_t \ell(prediction_{b, t},\, target_b).
+
+    Args:
+        task: (predictions [n, K], targets [n, …]) → the mean over n, such as a :class:`TaskLoss`.
+        predictions: [B, T, K], as :meth:`lmn_graph.readouts.Readout.each` makes them.
+        target: [B] class numbers, or values [B, K]: one target for all steps of a sample.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: per_timestep_ce of grid-neurons (github.com/ThomasPluck/grid-neurons).
+    """
+    if predictions.ndim != 3 or target.shape[:1] != predictions.shape[:1]:
+        got = f"{tuple(predictions.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"predictions must be [B, T, K] with a target for each of the B samples, got {got}")
+    return task(predictions.flatten(0, 1), target.repeat_interleave(predictions.shape[1], 0))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lmn_graph.losses.activity import Activity
 from lmn_graph.losses.base import PhysicsLoss
 from lmn_graph.losses.branching_response import BranchingResponse
-from lmn_graph.losses.task import TaskLoss
+from lmn_graph.losses.task import TaskLoss, every_step
 from lmn_graph.registry import did_you_mean
 from topologies import _checks
 
@@ -30,6 +30,8 @@ class TotalLoss(nn.Module):
         terms: name → loss on the dynamics; where None, ``{"criticality": BranchingResponse(), "activity": Activity()}``.
         weights: name → weight ≥ 0, "task" among the names.
         burn_in: epochs at the start that leave the task out, ≥ 0.
+        every_step: the task loss is that of every step's own prediction, averaged (:func:`every_step`), in place of that of the prediction;
+            for readouts whose single steps predict, without halting.
 
     Raises:
         ValueError: if an argument is out of range, a term is no ``PhysicsLoss``, its name is no identifier or taken, or a weight
@@ -43,6 +45,7 @@ class TotalLoss(nn.Module):
         *,
         weights: Mapping[str, float] | None = None,
         burn_in: int = 0,
+        every_step: bool = False,
     ) -> None:
         super().__init__()
         if task is not None and not isinstance(task, nn.Module):
@@ -52,6 +55,7 @@ class TotalLoss(nn.Module):
         self.terms = nn.ModuleDict(_checked_terms(terms))
         self.weights = _checked_weights(weights or {}, ["task", *terms])
         self.burn_in = _checks.integer("burn_in", burn_in, minimum=0)
+        self.every_step = _checks.flag("every_step", every_step)
 
     def forward(
         self, output: Output, target: Tensor, *, machine: LatticeMachine, x: Tensor, epoch: int | None = None
@@ -64,8 +68,11 @@ class TotalLoss(nn.Module):
             machine: the machine that was run.
             x: the input batch.
             epoch: the current epoch, from 0; None for no burn-in.
+
+        Raises:
+            ValueError: as the terms do, and as :meth:`of_task`.
         """
-        task = self.task(output.prediction, target)
+        task = self.of_task(output, target, machine=machine)
         # Multiplied by 0 rather than left out: every parameter keeps a gradient, as data-parallel training expects.
         total = task * self.task_weight(epoch)
         parts = {"task": task.detach()}
@@ -78,6 +85,18 @@ class TotalLoss(nn.Module):
             parts[name] = value.detach()
         return total, parts
 
+    def of_task(self, output: Output, target: Tensor, *, machine: LatticeMachine) -> Tensor:
+        """The loss on the prediction alone, or with ``every_step`` on those of all steps; unweighted.
+
+        Raises:
+            ValueError: with ``every_step``, if the machine halts or its readout has no prediction at every step.
+        """
+        if not self.every_step:
+            return self.task(output.prediction, target)
+        if output.trajectory.halting is not None:
+            raise ValueError("every_step must be False for a machine that halts: stopped samples predict nothing at later steps, got True")
+        return every_step(self.task, machine.readout.each(output.trajectory.activity), target)
+
     def prepare(self, machine: LatticeMachine) -> None:
         """Let every term make what depends on the machine, before an optimiser is built of the parameters."""
         for term in self.terms.values():
@@ -88,7 +107,7 @@ class TotalLoss(nn.Module):
         return 0.0 if epoch is not None and epoch < self.burn_in else self.weights["task"]
 
     def extra_repr(self) -> str:
-        return f"weights={self.weights}, burn_in={self.burn_in}"
+        return f"weights={self.weights}, burn_in={self.burn_in}{', every_step=True' if self.every_step else ''}"
 
 
 def _checked_terms(terms: Mapping[str, PhysicsLoss]) -> dict[str, nn.Module]:

@@ -123,7 +123,8 @@ def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: Lattice
             weights[name] = getattr(settings, f"{name}_weight")
     kind: Any = task
     smoothing = settings.label_smoothing if task == "classification" else 0.0
-    loss = TotalLoss(TaskLoss(kind, label_smoothing=smoothing), terms, weights=weights, burn_in=burn_in)
+    task_loss = TaskLoss(kind, label_smoothing=smoothing)
+    loss = TotalLoss(task_loss, terms, weights=weights, burn_in=burn_in, every_step=settings.every_step)
     loss.prepare(machine)
     return loss
 

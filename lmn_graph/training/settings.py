@@ -50,6 +50,7 @@ class LossSettings:
         ponder_weight: weight of the ponder cost of a machine that halts, >= 0; about 0.01 for a loss of about 1.
         burn_in: epochs at the start that train the dynamics only; the last epoch of a run always trains the task.
         label_smoothing: label smoothing of a classification, in [0, 1).
+        every_step: the task loss of every step's own prediction, averaged, instead of that of the prediction.
     """
 
     task_weight: float = 1.0
@@ -60,6 +61,7 @@ class LossSettings:
     ponder_weight: float = 1.0
     burn_in: int = 0
     label_smoothing: float = 0.0
+    every_step: bool = False
 
     def __post_init__(self) -> None:
         weights = ("task", "criticality", "activity", "clustering", "modularity", "ponder")
@@ -68,6 +70,7 @@ class LossSettings:
         if self.label_smoothing >= 1:
             raise ValueError(f"loss.label_smoothing must be a number in [0, 1), got {self.label_smoothing}")
         _checks.integer("loss.burn_in", self.burn_in, minimum=0)
+        _checks.flag("loss.every_step", self.every_step)
 
 
 @dataclass(frozen=True)
