@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -33,14 +34,18 @@ class Circuit:
         port = torch.full((connectivity.num_nodes,), -1, dtype=torch.int32, device=input_index.device)
         port[input_index] = torch.arange(len(input_index), dtype=torch.int32, device=input_index.device)
         self.port = port
-        self._levels: list[Level] | None = None
+        self._kept: dict[Any, Any] = {}
+
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What depends on the circuit alone, made when first asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     @property
     def levels(self) -> list[Level]:
-        """The longest-path levels, made when first asked for."""
-        if self._levels is None:
-            self._levels = self.order.levels(self.connectivity)
-        return self._levels
+        """The longest-path levels with the edges into them."""
+        return self.kept("levels", lambda: self.order.levels(self.connectivity))
 
 
 class Cells(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -20,6 +21,7 @@ class Readout(nn.Module):
     Attributes:
         num_nodes: N.
         num_read: P, the number of nodes that :meth:`read` gets: the output ports, or all nodes.
+        additive: whether the prediction is the sum over time of :meth:`each`: then it can be added up as the steps come.
 
     Args:
         topology: the graph that was run.
@@ -33,6 +35,7 @@ class Readout(nn.Module):
     """
 
     output_index: Tensor | None
+    additive: ClassVar[bool] = False
 
     def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, ports: bool = True) -> None:
         super().__init__()
@@ -51,9 +54,9 @@ class Readout(nn.Module):
         """The prediction of every single step for a history as :meth:`forward` takes it, [B, T, K], for a loss at every step.
 
         Raises:
-            ValueError: from a readout that needs the whole history for a prediction, as this one does unless it defines the method.
+            ValueError: from a readout that needs the whole history for a prediction, as all do that do not define :meth:`read_each`.
         """
-        raise ValueError(f"readout must be one such as Shoreline or Rate here: {type(self).__name__} gives no prediction at every step")
+        return self.read_each(self.heard(activity))
 
     def heard(self, activity: Tensor) -> Tensor:
         """The checked history of the nodes which are read, [B, T, P(, C)]; a ValueError for one of another shape."""
@@ -73,6 +76,10 @@ class Readout(nn.Module):
     @abstractmethod
     def read(self, activity: Tensor) -> Tensor:
         """The prediction for a checked history, [B, T, P(, C)]: that of the nodes which are read."""
+
+    def read_each(self, activity: Tensor) -> Tensor:
+        """:meth:`each` for a checked history of any length, [B, t, P(, C)] → [B, t, K]."""
+        raise ValueError(f"readout must be one such as Shoreline or Rate here: {type(self).__name__} gives no prediction at every step")
 
 
 READOUTS: Registry[type[Readout]] = Registry("readout", Readout)

@@ -48,16 +48,16 @@ class Rate(Readout):
         self.multiplier = _checks.number("multiplier", multiplier, above=0)
         self.linear = nn.Linear(self.num_read * (self.channels or 1), self.out_features)
 
-    def each(self, activity: Tensor) -> Tensor:
-        """s · W · activity_t + b of every step, [B, T, K]: the prediction is their mean (dropout leaves out other nodes at every step).
+    def read(self, activity: Tensor) -> Tensor:
+        mean = self.dropout(activity[:, self.skip :].mean(1).flatten(1))
+        return self.linear(mean if self.multiplier == 1 else self.multiplier * mean)
+
+    def read_each(self, activity: Tensor) -> Tensor:
+        """s · W · activity_t + b of every step: the prediction is their mean (dropout leaves out other nodes at every step).
 
         Raises:
             ValueError: if steps are skipped, which have no part in the prediction.
         """
         if self.skip:
             raise ValueError(f"readout.skip must be 0 for a prediction at every step, got {self.skip}")
-        return self.linear(self.multiplier * self.dropout(self.heard(activity).flatten(2)))
-
-    def read(self, activity: Tensor) -> Tensor:
-        mean = self.dropout(activity[:, self.skip :].mean(1).flatten(1))
-        return self.linear(mean if self.multiplier == 1 else self.multiplier * mean)
+        return self.linear(self.multiplier * self.dropout(activity.flatten(2)))

@@ -36,6 +36,8 @@ class Shoreline(Readout):
     Source: the summed readout of grid-neurons (github.com/ThomasPluck/grid-neurons).
     """
 
+    additive = True
+
     def __init__(
         self,
         topology: Data,
@@ -53,15 +55,11 @@ class Shoreline(Readout):
             )
         self.multiplier = _checks.number("multiplier", multiplier, above=0)
 
-    def each(self, activity: Tensor) -> Tensor:
-        """The summand of every step, [B, T, K]: the prediction is their sum."""
-        return self._votes(self.heard(activity))
-
     def read(self, activity: Tensor) -> Tensor:
-        return self._votes(activity.sum(1))
+        return self.read_each(activity.sum(1))
 
-    def _votes(self, activity: Tensor) -> Tensor:
-        """[…, P(, C)] → […, K]."""
+    def read_each(self, activity: Tensor) -> Tensor:
+        """The summand of every step, [B, t, P(, C)] → [B, t, K]: the prediction is their sum."""
         values = activity if self.channels is None else activity.sum(-1)
         values = functional.pad(values, (0, -self.num_read % self.out_features))
         return self.multiplier * values.unflatten(-1, (-1, self.out_features)).sum(-2)
