@@ -25,6 +25,7 @@ from lmn_graph.registry import Registry
 from lmn_graph.rules import RULES
 from lmn_graph.rules.generators import GENERATORS
 from lmn_graph.surrogates import SURROGATES
+from lmn_graph.sweeps import SWEEPS
 
 TOPOLOGIES: Registry[Callable[..., Data]] = Registry("topology", known=topologies.GENERATORS, makes=Data)
 
@@ -49,9 +50,10 @@ def first_line(entry: Callable[..., Any]) -> str:
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Every registry: kind → name → first line of the entry's docstring; presets by the comment on top of their file."""
+    """Every registry: kind → name → first line of the entry's docstring; presets and sweeps by the comment on top of their file."""
     found = {kind: {name: first_line(entry) for name, entry in registry.items()} for kind, registry in REGISTRIES.items()}
-    found["presets"] = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in PRESETS.items()}
+    for kind, files in (("presets", PRESETS), ("sweeps", SWEEPS)):
+        found[kind] = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in files.items()}
     return found
 
 

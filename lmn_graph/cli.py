@@ -1,4 +1,7 @@
-"""The command ``lmn``: train, resume, evaluate, predict, topology, list, doctor. Nothing heavy is imported before a command is chosen."""
+"""The command ``lmn``: train, resume, evaluate, predict, sweep, topology, list, doctor.
+
+Nothing heavy is imported before a command is chosen.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ examples:
   lmn train mnist --data.root DIR --out runs/mnist
   lmn train --print_config > my.yaml; lmn train --config my.yaml
   lmn train --plugin my_rule.py --rule MyRule  a rule of your own
+  lmn sweep learning-rate --out runs/rates      a run for each of several learning rates; the same again goes on
   lmn topology small_world --n 200 --k 6 --p 0.1 --out small_world.png
   lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
 """
@@ -73,13 +77,22 @@ def _arguments() -> argparse.ArgumentParser:
     predict.add_argument("run", metavar="RUN", help="run directory")
     predict.add_argument("file", metavar="FILE", help="a table without the target, a picture or a folder of pictures, an .npz with x")
     predict.add_argument("--out", metavar="CSV", help="write here instead of to the terminal")
+    sweep = command("sweep", "train runs over the values of options, and compare them", add_help=False)
+    sweep.set_defaults(format_help=sweep.format_help)
+    sweep.add_argument("-h", "--help", action="store_true", help="show this, and the named sweeps")
+    sweep.usage = "lmn sweep NAME_OR_FILE [options] [--PART NAME] [--PART.OPTION VALUE], or lmn sweep DIR to go on"
+    sweep.add_argument("--out", metavar="DIR", help="folder of runs, tables and plots, to begin or to go on with; default: runs/NAME-NNN")
+    sweep.add_argument("--only", action="append", default=[], metavar="SWEEP", help="this sweep of the file, and no other not named so")
+    sweep.add_argument("--seeds", metavar="N,N,…", help="in place of the seeds of the file")
+    sweep.add_argument("--smoke", action="store_true", help="every run one epoch on 256 samples: does everything run?")
+    sweep.add_argument("--quiet", action="store_true", help="no progress")
     topology = command("topology", "draw a topology and print its metrics", add_help=False)
     topology.set_defaults(format_help=topology.format_help)
     topology.add_argument("-h", "--help", action="store_true", help="show this, and every option of the topology that is named")
     topology.usage = "lmn topology NAME [--OPTION VALUE] [--out PICTURE]"
     topology.add_argument("--out", metavar="PICTURE", help="where to draw it: .png, .svg, .pdf; without it nothing is drawn")
     topology.add_argument("--nulls", type=int, default=3, metavar="R", help="rewired graphs of equal degrees to compare with; 3")
-    command("list", "what is registered: topologies, rules, projectors, readouts, losses, surrogates, datasets, presets")
+    command("list", "what is registered: topologies, rules, projectors, readouts, losses, surrogates, datasets, presets, sweeps")
     command("doctor", "versions, compiler, optional accelerators")
     return parser
 
@@ -124,7 +137,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
         parser.print_help()
         return 0
-    if rest and known.command not in ("train", "topology"):
+    if rest and known.command not in ("train", "sweep", "topology"):
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
@@ -245,6 +258,52 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
+    from pathlib import Path
+
+    from lmn_graph.sweeps import SWEEPS
+
+    names, rest = _positional(rest)
+    if known.help:
+        from lmn_graph.catalogue import catalogue
+
+        print(known.format_help())
+        print("named sweeps; docs/sweeps.md says what a file of your own holds:")
+        print(*(f"  {name:<22} {text}" for name, text in catalogue()["sweeps"].items()), sep="\n")
+        return 0
+    if len(names) != 1:
+        raise ValueError(f"one sweep must be named, got {len(names)}: lmn sweep NAME_OR_FILE; known: {', '.join(SWEEPS)}")
+    seeds = _seeds(known.seeds)
+    source, folder = names[0], Path(known.out) if known.out else None
+    if source not in SWEEPS and (Path(source) / "sweep.yaml").is_file():
+        source, folder = str(Path(source) / "sweep.yaml"), folder or Path(source)
+    folder = folder or _free_folder(Path("runs"), Path(source).stem)
+    from lmn_graph.training import sweep
+
+    try:
+        found = sweep(source, folder, arguments=rest, only=known.only, seeds=seeds, smoke=known.smoke, progress=not known.quiet)
+    except KeyboardInterrupt:
+        if not (folder / "sweep.yaml").is_file():
+            raise
+        again = [str(folder), *(f"--only={name}" for name in known.only), *(f"--plugin={plugin}" for plugin in known.plugin)]
+        print(f"lmn: interrupted; go on with: lmn sweep {shlex.join(again)}", file=sys.stderr)
+        return 130
+    print(found.table)
+    print(f"{len(found.records)} of {len(found.plan.runs)} runs are finished; everything is in {folder}")
+    for run, message in found.failed.items():
+        print(f"lmn: error: run {run!r} failed: {message}", file=sys.stderr)
+    return 2 if found.failed else 0
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"option --seeds must be integers with commas between them, got {text!r}") from None
+
+
 def _topology(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.training.build import part
     from lmn_graph.training.configuration import configure_part, describe_part
@@ -297,6 +356,7 @@ _COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
+    "sweep": _sweep,
     "topology": _topology,
     "list": _list,
     "doctor": _doctor,

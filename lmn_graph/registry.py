@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -15,6 +16,33 @@ def did_you_mean(name: str, options: list[str]) -> str:
     lowered = {option.lower(): option for option in options}
     close = difflib.get_close_matches(str(name).lower(), lowered, n=1)
     return f"; did you mean {lowered[close[0]]!r}?" if close else f"; known: {', '.join(sorted(options))}"
+
+
+class NamedFiles(Mapping[str, Path]):
+    """The YAML files of a folder by their names.
+
+    Args:
+        kind: what a file is, for messages ("preset").
+        folder: where they are.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self._files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self._files:
+            raise ValueError(f"unknown {self.kind} {name!r}{did_you_mean(name, list(self._files))}")
+        return self._files[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 class Registry(Mapping[str, T], Generic[T]):

@@ -39,11 +39,14 @@ _STYLE: Any = {
 def new_figure(
     path: str | Path, rows: int, columns: int, size: tuple[float, float], *, projection: str | None = None, **grid: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure that pyplot does not know: nothing of the caller's plotting is touched."""
+    """A figure that pyplot does not know: nothing of the caller's plotting is touched. The file is replaced whole."""
+    from lmn_graph.training.files import replacing
+
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection}, **grid)
-        figure.savefig(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
 
 
 def check_picture(name: str, path: str | Path) -> None:

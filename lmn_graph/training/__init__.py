@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmn_graph.training.configuration import configure, describe, to_yaml
     from lmn_graph.training.run import Run, evaluate, open_run, resume, train
+    from lmn_graph.training.sweeps import Sweep, sweep
 
 _HOMES = dict.fromkeys(("configure", "describe", "to_yaml"), "configuration")
 _HOMES |= dict.fromkeys(("Run", "evaluate", "open_run", "resume", "train"), "run")
+_HOMES |= dict.fromkeys(("Sweep", "sweep"), "sweeps")
 
-__all__ = ["Run", "configure", "describe", "evaluate", "open_run", "resume", "to_yaml", "train"]
+__all__ = ["Run", "Sweep", "configure", "describe", "evaluate", "open_run", "resume", "sweep", "to_yaml", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,12 @@
+"""The named sweeps: one YAML file each, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lmn_graph.registry import NamedFiles
+
+SWEEPS: Mapping[str, Path] = NamedFiles("sweep", Path(__file__).parent)
+
+__all__ = ["SWEEPS"]
