@@ -20,6 +20,7 @@ from ._specimen import specimen
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
+from ._timed_bump import timed_bump
 from ._year_prediction_msd import year_prediction_msd
 from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Split, Splits
 
@@ -54,5 +55,6 @@ __all__ = [
     "specimen",
     "synthetic_pictures",
     "table",
+    "timed_bump",
     "year_prediction_msd",
 ]

@@ -50,6 +50,7 @@ def test_registered_names() -> None:
         "mackey-glass",
         "mnist",
         "synthetic-pictures",
+        "timed-bump",
         "year-prediction-msd",
     ]
     assert list(data.ENCODERS) == ["arrays", "pictures", "series", "table"]
