@@ -66,7 +66,7 @@ def _tree_positions(depth: int, branching: int, num_nodes: int) -> Tensor:
     return pos
 
 
-def raster(rows: int, cols: int) -> Data:
+def raster(rows: int, cols: int, *, output_rows: int = 1) -> Data:
     r"""The feed-forward rectangle: every cell hears the cell to its left and the cell above it.
 
     .. math:: \mathcal{N}(i, j) = \{\, (i, j - 1),\; (i - 1, j) \,\} \cap \{0 \dots rows - 1\} \times \{0 \dots cols - 1\}
@@ -77,12 +77,13 @@ def raster(rows: int, cols: int) -> Data:
     Args:
         rows: cells from top to bottom (≥ 1).
         cols: cells from left to right (≥ 1).
+        output_rows: rows of output ports at the bottom (1 … rows).
 
     Returns:
         Data with N = rows·cols nodes in C order; ``edge_index`` [2, E]; ``edge_type`` [E], 0 for the left neighbour and 1 for the upper
         one; ``edge_attr`` [E, 2], the displacement source − target: (0, −1) and (−1, 0); ``pos`` [N, 2], (row, column); ``shape``
-        (rows, cols); ``input_index`` [rows], the first column from top to bottom; ``output_index`` [cols], the last row from left to right
-        (its first cell is a port of both); ``name``.
+        (rows, cols); ``input_index`` [rows], the first column from top to bottom; ``output_index`` [output_rows·cols], the last rows in C
+        order (their first cells are ports of both); ``name``.
 
     Raises:
         ValueError: a bad argument, or more than 2³¹ − 1 nodes or edges.
@@ -94,6 +95,7 @@ def raster(rows: int, cols: int) -> Data:
     """
     rows = _checks.integer("rows", rows, minimum=1, maximum=LIMIT)
     cols = _checks.integer("cols", cols, minimum=1, maximum=LIMIT)
+    output_rows = _checks.integer("output_rows", output_rows, minimum=1, maximum=rows)
     refuse_too_large(f"rows={rows}, cols={cols}", nodes=rows * cols, edges=2 * rows * cols - rows - cols)
     cell = torch.arange(rows * cols).view(rows, cols)
     left, top = cell[:, 1:].flatten(), cell[1:].flatten()  # the cells that have such a neighbour
@@ -107,5 +109,5 @@ def raster(rows: int, cols: int) -> Data:
         pos=torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).to(steps.dtype),
         shape=(rows, cols),
         input_index=cell[:, 0].clone(),
-        output_index=cell[-1].clone(),
+        output_index=cell[-output_rows:].flatten().clone(),
     )

@@ -87,9 +87,24 @@ def test_the_raster_of_the_source():
     assert len(levels) == 28 + 10 - 1  # the steps that a signal takes from the first cell to the last
 
 
+def test_several_rows_of_output_ports():
+    """The cells of the last rows, row by row; nothing else of the graph changes, and the number may be that of all rows."""
+    plain = raster(5, 3)
+    for count in range(1, 6):
+        data = raster(5, 3, output_rows=count)
+        assert [data.pos[node].tolist() for node in data.output_index] == [[i, j] for i in range(5 - count, 5) for j in range(3)]
+        assert torch.equal(data.edge_index, plain.edge_index)
+        assert torch.equal(data.input_index, plain.input_index)
+    assert raster(5, 3).output_index.tolist() == [12, 13, 14]
+    with pytest.raises(ValueError, match=r"output_rows must be an integer in \[1, 5\], got 6"):
+        raster(5, 3, output_rows=6)
+    with pytest.raises(ValueError, match=r"output_rows must be an integer in \[1, 5\], got 0"):
+        raster(5, 3, output_rows=0)
+
+
 def test_batches():
     check_batch(tree(2), tree(3, 3))
-    check_batch(raster(2, 3), raster(4, 2))
+    check_batch(raster(2, 3), raster(4, 2, output_rows=3))
 
 
 def test_registered():
