@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 import topologies
 from lmn_graph.data import DATASETS
 from lmn_graph.halting import HALTING
+from lmn_graph.learning import LEARNING
 from lmn_graph.losses import LOSSES
 from lmn_graph.presets import PRESETS
 from lmn_graph.projectors import PROJECTORS
@@ -37,6 +38,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "readouts": READOUTS,
     "halting": HALTING,
     "losses": LOSSES,
+    "learning": LEARNING,
     "surrogates": SURROGATES,
     "datasets": DATASETS,
 }

@@ -51,7 +51,8 @@ class LearningRule(ABC):
         """
 
     def check(self, machine: LatticeMachine, loss: TotalLoss | None = None) -> None:
-        """A ValueError for a machine that this rule cannot train; the default takes any."""
+        """A ValueError for a machine that this rule cannot train; this takes any."""
+        return
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -65,6 +66,7 @@ class UpdateRule(MessagePassing):
         requires: properties that the graph must have, of "acyclic", "sinks", "lattice", "ports".
         instantaneous: whether what enters a node passes on to others in the same step, so that one step reaches any distance.
         spiking: whether the activity is made of zeros and ones, and :meth:`flip` exists.
+        lr_scales: step sizes of plain gradient descent by name of the parameter, relative to 1 for all others.
         reference: if True, sums over neighbours go through PyG's ``propagate`` even where a faster equal path exists.
         compile: whether sums of messages are compiled: "auto" (large ones, where there is a C++ compiler), "always" or "never".
         context_dim: H, the width of the context [B, H] that :meth:`prepare` needs, or 0: it makes weights of its own for every sample.
@@ -81,6 +83,7 @@ class UpdateRule(MessagePassing):
     requires: ClassVar[frozenset[str]] = frozenset()
     spiking: ClassVar[bool] = False
     instantaneous: bool = False
+    lr_scales: ClassVar[Mapping[str, float]] = MappingProxyType({})
     propagate_type: ClassVar[dict[str, Any]] = {"x": Tensor, "weight": Tensor}
 
     def __init_subclass__(cls, **keywords: Any) -> None:

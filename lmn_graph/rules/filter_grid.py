@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ class FilterGrid(UpdateRule):
     """
 
     requires = frozenset({"acyclic", "ports"})
-    lr_scales = {"bias": 1 / 20, "log_tau": 4.0}  # noqa: RUF012 - step sizes of plain gradient descent, relative to the weights'
+    lr_scales = MappingProxyType({"bias": 1 / 20, "log_tau": 4.0})
 
     def __init__(
         self,

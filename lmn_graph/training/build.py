@@ -13,6 +13,7 @@ from lmn_graph import data as datasets
 from lmn_graph.catalogue import TOPOLOGIES
 from lmn_graph.data import Splits
 from lmn_graph.halting import HALTING
+from lmn_graph.learning import LEARNING, LearningRule
 from lmn_graph.losses import LOSSES, TaskLoss, TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import PROJECTORS
@@ -34,6 +35,7 @@ PARTS: dict[str, Registry[Any]] = {
     "clustering": LOSSES,
     "modularity": LOSSES,
     "ponder": LOSSES,
+    "learning": LEARNING,
 }
 NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES, GENERATORS]
 NESTED_AS = ("surrogate", "column", "generator")  # arguments of parts that are parts themselves
@@ -49,6 +51,7 @@ GIVEN = {
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
 OPTIONAL = ("halting", *TERMS)  # parts that "none", or not to be named, leaves out
+UNNAMED = dict.fromkeys(OPTIONAL, "none") | {"learning": "bptt"}  # what parts are that need not be named
 
 
 def part(kind: str, config: dict[str, Any], *given: Any, registry: Registry[Any] | None = None, **keywords: Any) -> Any:
@@ -127,6 +130,11 @@ def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: Lattice
     loss = TotalLoss(task_loss, terms, weights=weights, burn_in=burn_in, every_step=settings.every_step)
     loss.prepare(machine)
     return loss
+
+
+def build_learning(config: dict[str, Any]) -> LearningRule:
+    """The way to learn that a configuration names."""
+    return part("learning", config["learning"])
 
 
 def count_parameters(module: nn.Module) -> int:

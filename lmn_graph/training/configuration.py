@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lmn_graph import presets
 from lmn_graph.data import resolve
 from lmn_graph.registry import Registry
-from lmn_graph.training.build import GIVEN, GIVEN_TO_RULES, NESTED, NESTED_AS, OPTIONAL, PARTS, TERMS
+from lmn_graph.training.build import GIVEN, GIVEN_TO_RULES, NESTED, NESTED_AS, OPTIONAL, PARTS, TERMS, UNNAMED
 from lmn_graph.training.options import REQUIRED, Option, options
 from lmn_graph.training.settings import SETTINGS
 from lmn_graph.training.spelling import Config, flatten, nest, one_line, spell, suggest
@@ -209,7 +209,7 @@ def _parser_of(known: dict[str, Option]) -> ArgumentParser:
 
 
 def _part_options(kind: str, config: Any, registry: Registry[Any], entry: Callable[..., Any] | None = None) -> dict[str, Option]:
-    name = "none" if config is None and kind in OPTIONAL else _name_of(kind, config)
+    name = UNNAMED[kind] if config is None and kind in UNNAMED else _name_of(kind, config)
     text = f"one of {', '.join(registry)}" + (", or none" if kind in OPTIONAL else "")
     found = {f"{kind}.name": Option("name", str, name, text)}
     if kind in OPTIONAL and name == "none":

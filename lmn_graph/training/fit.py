@@ -21,6 +21,7 @@ from torch import nn
 from lmn_graph.data import Splits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
+from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.callbacks import Bar, Patience, RandomState, RunFiles
 from lmn_graph.training.module import TrainingModule
@@ -58,7 +59,8 @@ def fit(
     settings, optimizer = TrainerSettings(**config["trainer"]), OptimizerSettings(**config["optimizer"])
     batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"])
     validation = Batches(splits.validation.x, splits.validation.y, 256)
-    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches))
+    learning = build.build_learning(config)
+    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, module)
     files = RunFiles(folder, batches, settings.checkpoint_every, first_best=loss.burn_in)

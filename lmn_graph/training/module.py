@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from lmn_graph.learning import BPTT, LearningRule, sgd
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training.batches import Batches
@@ -25,6 +26,7 @@ class TrainingModule(LightningModule):
         task: "classification" or "regression".
         optimizer: learning rate and schedule.
         total_steps: training steps of the whole run, for the schedule.
+        learning: where gradients come from.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class TrainingModule(LightningModule):
         task: str,
         optimizer: OptimizerSettings,
         total_steps: int,
+        learning: LearningRule,
     ) -> None:
         super().__init__()
         self.machine = machine
@@ -43,23 +46,40 @@ class TrainingModule(LightningModule):
         self.task = task
         self.settings = optimizer
         self.total_steps = total_steps
+        self.learning = learning
         self.sums: dict[str, float] = {}
         self.samples = 0
         self.row: dict[str, float] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        output = self.machine(x)
-        total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)
+        if isinstance(self.learning, BPTT):
+            output = self.machine(x)
+            total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)
+            prediction, rate = output.prediction.detach(), output.trajectory.activity.detach().abs().mean()
+        else:
+            total, terms, prediction, rate = self._learned(x, y)
         if not bool(total.isfinite()):
             raise ValueError(f"loss became {total.item()} in epoch {self.current_epoch}: lower optimizer.lr or check the data")
-        seen: dict[str, Tensor] = {"loss": total.detach(), **terms, "rate": output.trajectory.activity.detach().abs().mean()}
+        seen: dict[str, Tensor] = {"loss": total.detach(), **terms, "rate": rate}
         if self.task == "classification":
-            seen["accuracy"] = (output.prediction.detach().argmax(1) == y).float().mean()
+            seen["accuracy"] = (prediction.argmax(1) == y).float().mean()
         for name, value in seen.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(x)
         self.samples += len(x)
         return total
+
+    def _learned(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """The loss with the gradient of the learning rule: a backward pass through it adds just that to every parameter."""
+        self.zero_grad()
+        learned = self.learning.gradients(self.machine, x, y, loss=self.loss, epoch=self.current_epoch)
+        total = learned.loss
+        for parameter in self.machine.parameters():
+            if parameter.grad is not None:
+                linear = (parameter * parameter.grad).sum()
+                total = total + (linear - linear.detach())
+        self.zero_grad()
+        return total, learned.terms, learned.prediction, learned.rate
 
     def on_train_epoch_start(self) -> None:
         self.sums, self.samples = {}, 0
@@ -78,10 +98,7 @@ class TrainingModule(LightningModule):
         self.log("val/loss", row["val/loss"], batch_size=len(x))
 
     def configure_optimizers(self) -> Any:
-        decayed, kept = _by_decay(self.machine)
-        kept += list(self.loss.parameters())  # communities that a term learns
-        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.settings.lr)
+        optimizer = sgd(self, self.settings.lr) if self.settings.method == "sgd" else self._adamw()
         schedules = torch.optim.lr_scheduler
         if self.settings.schedule == "constant":
             return optimizer
@@ -89,8 +106,15 @@ class TrainingModule(LightningModule):
         if self.settings.schedule == "cosine":
             scheduler = schedules.CosineAnnealingLR(optimizer, self.total_steps)
         else:
-            scheduler = schedules.OneCycleLR(optimizer, self.settings.lr, total_steps=self.total_steps)
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            scheduler = schedules.OneCycleLR(optimizer, peaks, total_steps=self.total_steps, cycle_momentum=self.settings.method != "sgd")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _adamw(self) -> torch.optim.Optimizer:
+        decayed, kept = _by_decay(self.machine)
+        kept += list(self.loss.parameters())  # communities that a term learns
+        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=self.settings.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = {"sums": self.sums, "samples": self.samples}

@@ -75,21 +75,24 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW and its learning-rate schedule.
+    """The optimiser and its learning-rate schedule.
 
     Args:
+        method: "adamw", or "sgd": plain gradient descent without state, its steps by group as ``lmn_graph.learning.sgd`` has them.
         lr: peak learning rate, > 0.
-        weight_decay: decoupled weight decay of the projector's and readout's matrices, >= 0.
+        weight_decay: decoupled weight decay of the projector's and readout's matrices, >= 0; of adamw only.
         schedule: learning rate over the run: "onecycle" rises and falls, "cosine" falls, "constant" stays.
         gradient_clip: largest norm of the gradient; 0 for no clipping.
     """
 
+    method: Literal["adamw", "sgd"] = "adamw"
     lr: float = 3e-3
     weight_decay: float = 0.01
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
+        _checks.choice("optimizer.method", self.method, ("adamw", "sgd"))
         _checks.number("optimizer.lr", self.lr, above=0)
         _checks.number("optimizer.weight_decay", self.weight_decay, minimum=0)
         _checks.number("optimizer.gradient_clip", self.gradient_clip, minimum=0)
