@@ -10,25 +10,17 @@ A trace P[θ, d] = ds_d/dθ belongs to a parameter θ of a cell i and a cell d t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmn_graph.learning.perturbation import Perturbation
-from lmn_graph.ops import _kernels
-from lmn_graph.ops.filter_scan import Cells, Circuit
-
-
-class Rank(NamedTuple):
-    """Descendant traces that depend on earlier ranks only: rows ``first`` … ``last`` of all, and the sparse sum that feeds them."""
-
-    first: int
-    last: int
-    rowptr: Tensor
-    col: Tensor
-    edge: Tensor
+from lmn_graph.ops import _kernels, _native
+from lmn_graph.ops.filter_scan import NAMES, Cells, Circuit
 
 
 class TraceTable:
@@ -44,8 +36,10 @@ class TraceTable:
         parameter: int64 [R], the parameter of a trace.
         node: int64 [R], the cell whose state it is about.
         own: number of traces of a cell about itself, E + P + 2N, those of biases, always 1, included.
-        kind: int64 [R], weights of edges (one kind for each edge type), input weights, time constants, biases: for noise.
+        kind: int64 [R], one of ``kinds``: weights of edges (one kind for each edge type), input weights, time constants, biases: for noise.
         pair: int64 [R − own], which pair of cells a descendant trace belongs to; ``first_of_pair`` its first trace among those.
+        bounds: the first row of every rank of descendant traces, each fed by those before, and R.
+        rowptr, col, edge: the sparse sum that feeds descendant traces: from which rows, and over which edge.
     """
 
     def __init__(self, circuit: Circuit, hops: int | None) -> None:
@@ -70,10 +64,14 @@ class TraceTable:
         parameter = by_owner[_ranges(begin[cell], copies)]
         self.parameter = torch.from_numpy(np.concatenate([np.arange(self.own), parameter])).to(device)
         self.node = torch.from_numpy(np.concatenate([owner, np.repeat(far, copies)])).to(device)
-        self.kind = self._kinds(circuit)[self.parameter]
+        kinds = self._kinds(circuit)
+        self.kind, self.kinds = kinds[self.parameter], int(kinds.max()) + 1
         self.pair = torch.from_numpy(np.repeat(np.arange(len(cell)), copies)).to(device)
         self.first_of_pair = torch.from_numpy(start - self.own).to(device)
-        self.ranks = self._ranks(circuit, cell, far, rank, start, copies, by_owner, begin, source, target, n)
+        firsts = start[np.unique(rank, return_index=True)[1]]
+        self.bounds = torch.from_numpy(np.append(firsts, len(self.parameter))).to(device)
+        feeding = self._feeding(cell, far, start, copies, by_owner, begin, source, target, n)
+        self.rowptr, self.col, self.edge = (torch.from_numpy(part).to(device) for part in feeding)
 
     @property
     def per_cell(self) -> float:
@@ -87,43 +85,40 @@ class TraceTable:
         rest = [torch.full((size,), kind, device=edges.device) for size, kind in zip(self.sizes[1:], (0, more, more + 1))]
         return torch.cat([edges, *rest])
 
-    def _ranks(self, circuit, cell, far, rank, start, copies, by_owner, begin, source, target, n):  # type: ignore[no-untyped-def]
-        """For every pair (i, d) the kept pairs (i, j) with an edge j → d, the pair (i, i) being i's own traces."""
+    def _feeding(
+        self,
+        cell: np.ndarray,
+        far: np.ndarray,
+        start: np.ndarray,
+        copies: np.ndarray,
+        by_owner: np.ndarray,
+        begin: np.ndarray,
+        source: np.ndarray,
+        target: np.ndarray,
+        n: int,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For every pair (i, d) the kept pairs (i, j) with an edge j → d, the pair (i, i) being i's own traces; for all parameters of i."""
         keys = cell * n + far
         ordered = np.argsort(keys, kind="stable")
         sizes = np.bincount(source, minlength=n)
-        first = np.cumsum(sizes) - sizes
         outgoing = np.argsort(source, kind="stable")
-        # all (i, j) and the edges out of j
         i, j = np.concatenate([np.arange(n), cell]), np.concatenate([np.arange(n), far])
-        before = np.concatenate([np.full(n, -1), np.arange(len(cell))])  # which pair, −1: i itself
+        before = np.concatenate([np.full(n, -1), np.arange(len(cell))])  # which pair (i, j) is, −1 for (i, i)
         times = sizes[j]
-        edge = outgoing[_ranges(first[j], times)]
-        i, before = np.repeat(i, times), np.repeat(before, times)
-        wanted = i * n + target[edge]
+        edge = outgoing[_ranges((np.cumsum(sizes) - sizes)[j], times)]
+        before, wanted = np.repeat(before, times), np.repeat(i, times) * n + target[edge]
         place = np.searchsorted(keys[ordered], wanted)
         kept = place < len(keys)
         kept[kept] = keys[ordered][place[kept]] == wanted[kept]
         edge, before, pair = edge[kept], before[kept], ordered[place[kept]]
-        # one entry for each parameter of i
         reps = copies[pair]
-        row = _ranges(start[pair], reps)
         offset = _ranges(np.zeros_like(reps), reps)
-        long_before, long_cell = np.repeat(before, reps), np.repeat(cell[pair], reps)
-        col = np.where(long_before < 0, by_owner[begin[long_cell] + offset], start[long_before] + offset)
-        edge = np.repeat(edge, reps)
+        row, edge = _ranges(start[pair], reps) - self.own, np.repeat(edge, reps)
+        before, own = np.repeat(before, reps), by_owner[np.repeat(begin[cell[pair]], reps) + offset]
+        col = np.where(before < 0, own, start[before] + offset) if len(start) else own
         by_row = np.lexsort((col, row))
-        row, col, edge = row[by_row], col[by_row], edge[by_row]
-        device = self.parameter.device
-        ranks = []
-        for value in np.unique(rank):
-            pairs = np.nonzero(rank == value)[0]
-            low, high = int(start[pairs[0]]), int(start[pairs[-1]] + copies[pairs[-1]])
-            here = slice(*np.searchsorted(row, (low, high)))
-            pointers = np.concatenate([[0], np.cumsum(np.bincount(row[here] - low, minlength=high - low))])
-            tensors = (torch.from_numpy(part).to(device) for part in (pointers.astype(np.int32), col[here].astype(np.int32), edge[here]))
-            ranks.append(Rank(low, high, *tensors))
-        return ranks
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(self.parameter) - self.own))])
+        return pointers.astype(np.int32), col[by_row].astype(np.int32), edge[by_row].astype(np.int64)
 
 
 def _reached(source: np.ndarray, target: np.ndarray, n: int, hops: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -171,10 +166,9 @@ class Traces:
         self.cells = cells = Cells(*(part.detach() for part in cells[:4]), cells.time_step)
         a, c = cells.coefficients()
         self.c = c
-        self.keep = a[table.node, None]
+        self.keep = a[table.node]
         self.sensitivity = a * cells.time_step * torch.exp(-cells.log_tau)
-        feed = c[graph.edge_index[1]] * cells.weight
-        self.feeds = [feed[rank.edge] for rank in table.ranks]
+        self.feed = (c[graph.edge_index[1]] * cells.weight)[table.edge]
 
     def over(self, start: Tensor, x: Tensor, s: Tensor, y: Tensor, grad: Tensor | None) -> Tensor:
         """Some time steps: the traces after them, and the gradient [E + P + 2N] of their loss.
@@ -193,13 +187,11 @@ class Traces:
         total = y.new_zeros(sum(self.table.sizes))
         for t in range(y.size(1)):
             before = start if t == 0 else s[:, t - 1]
-            found = self.advance(before, y[:, t], x[:, t], heard[:, t], None if messages is None else messages[t])
-            if found is not None:
-                total += found
+            self.advance(before, y[:, t], x[:, t], heard[:, t], None if messages is None else messages[t], total)
         return total
 
-    def advance(self, before: Tensor, y: Tensor, x: Tensor, heard: Tensor, messages: Messages | None) -> Tensor | None:
-        """One time step: the traces after it, and where messages are given the gradient of this step's loss, [E + P + 2N].
+    def advance(self, before: Tensor, y: Tensor, x: Tensor, heard: Tensor, messages: Messages | None, gradient: Tensor) -> None:
+        """One time step: the traces after it; where messages are given the gradient of this step's loss is added to ``gradient``.
 
         Args:
             before: states before the step, [N, B].
@@ -207,11 +199,37 @@ class Traces:
             x: inputs, [P, B].
             heard: what cells hear, [N, B].
             messages: of this step.
+            gradient: [E + P + 2N].
         """
+        native = self._compiled()
+        (self._advance if native is None else partial(self._advance_compiled, native))(before, y, x, heard, messages, gradient)
+
+    def _compiled(self) -> Any | None:
+        fits = self.value.device.type == "cpu" and self.value.dtype in NAMES and self.value.numel()
+        return _native.library("trace_step") if fits else None
+
+    def _advance_compiled(
+        self, native: Any, before: Tensor, y: Tensor, x: Tensor, heard: Tensor, messages: Messages | None, gradient: Tensor
+    ) -> None:
+        table, error, value = self.table, self.perturbation, self.value
+        graph, none = self.circuit.connectivity, value.new_empty(0)
+        noise = torch.randn_like(value[table.own :]) if error.trace_noise else none
+        sent, read = (none, none) if messages is None else (messages.sent, messages.of_pairs(table))
+        _native.call(
+            getattr(native, f"step_{NAMES[value.dtype]}"),
+            *(*table.sizes[:3], *value.shape, len(table.bounds) - 1, table.kinds),
+            *(*graph.edge_index, self.circuit.input_index, table.node, table.parameter, table.pair, table.kind, table.bounds),
+            *(table.rowptr, table.col, self.feed, self.keep, self.c, self.sensitivity),
+            *(float(error.leak), float(error.subtraction), float(error.trace_noise), noise),
+            *(part.contiguous() for part in (before, y, x, heard, sent, read)),
+            *(value, torch.empty_like(value), none if messages is None else gradient),
+        )
+
+    def _advance(self, before: Tensor, y: Tensor, x: Tensor, heard: Tensor, messages: Messages | None, gradient: Tensor) -> None:
         table, value = self.table, self.value
         edges, ports, nodes, _ = table.sizes
         graph, own = self.circuit.connectivity, slice(0, table.own - nodes)
-        value[own] *= self.keep[own]
+        value[own] *= self.keep[own, None]
         value[:edges].addcmul_(self.c[graph.edge_index[1], None], y[graph.edge_index[0]])
         value[edges : edges + ports].addcmul_(self.c[self.circuit.input_index, None], x)
         value[edges + ports : edges + ports + nodes].addcmul_(self.sensitivity[:, None], before - heard)
@@ -219,24 +237,23 @@ class Traces:
         passed = torch.empty_like(value)  # (1 − y²) P, what a trace gives to the next rank
         torch.mul(value[: table.own], slope[: table.own], out=passed[: table.own])
         past = torch.empty_like(value[table.own :])
-        for rank, feed in zip(table.ranks, self.feeds):
-            rows = slice(rank.first, rank.last)
-            now = _kernels.multiply(rank.rowptr, rank.col, feed, passed[: rank.first])
-            past[rank.first - table.own : rank.last - table.own] = self._moved(rows, now)
-            torch.mul(value[rows], slope[rows], out=passed[rows])
+        for first, last in pairwise(table.bounds.tolist()):
+            rowptr = table.rowptr[first - table.own : last - table.own + 1]
+            entries = slice(int(rowptr[0]), int(rowptr[-1]))
+            now = _kernels.multiply(rowptr - rowptr[0], table.col[entries], self.feed[entries], passed[:first])
+            past[first - table.own : last - table.own] = self._moved(slice(first, last), now)
+            torch.mul(value[first:last], slope[first:last], out=passed[first:last])
         if messages is None:
-            return None
-        gradient = value.new_zeros(sum(table.sizes))
-        gradient += (messages.sent[table.node[: table.own]] * passed[: table.own]).sum(1)
+            return
+        gradient[: table.own] += (messages.sent[table.node[: table.own]] * passed[: table.own]).sum(1)
         if len(past):
-            rows = slice(table.own, None)
-            gradient.index_add_(0, table.parameter[rows], (messages.read(table) * slope[rows] * past).sum(1))
-        return gradient
+            read = messages.of_pairs(table)[table.pair]
+            gradient.index_add_(0, table.parameter[table.own :], (read * slope[table.own :] * past).sum(1))
 
     def _moved(self, rows: slice, now: Tensor) -> Tensor:
         """Move descendant traces on, with ``now`` coming in, and return the part of them that is of the past."""
         error, value = self.perturbation, self.value
-        kept = value[rows] * (self.keep[rows] * (1 - error.leak))
+        kept = value[rows] * (self.keep[rows, None] * (1 - error.leak))
         value[rows] = kept + now
         if error.trace_noise:
             kind, square = self.table.kind[rows], value[rows].square()
@@ -263,13 +280,10 @@ class Messages(NamedTuple):
     noise: Tensor | None
     perturbation: Perturbation
 
-    def read(self, table: TraceTable) -> Tensor:
-        """The messages of cells as the traces about them read those, each pair of cells once; [R − own, B]."""
-        node = table.node[table.own :]
-        if self.perturbation.is_none:
-            return self.raw[node]
-        first = table.first_of_pair
-        return misread(self.raw[node[first]], self.noise, self.perturbation)[table.pair]
+    def of_pairs(self, table: TraceTable) -> Tensor:
+        """The messages of cells as other cells with traces about them read those, each pair for itself; [pairs, B]."""
+        arrived = self.raw[table.node[table.own :][table.first_of_pair]]
+        return arrived if self.perturbation.is_none else misread(arrived, self.noise, self.perturbation)
 
 
 def messages_of(circuit: Circuit, cells: Cells, y: Tensor, grad: Tensor, perturbation: Perturbation) -> list[Messages]:

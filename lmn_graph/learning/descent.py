@@ -12,8 +12,8 @@ from topologies import _checks
 def sgd(module: nn.Module, lr: float) -> torch.optim.SGD:
     r"""Stochastic gradient descent, θ ← θ − η_θ ∂L/∂θ, without any state: no momentum, nothing kept per parameter.
 
-    Step sizes are η, times ``lr_scales`` of the rule that a parameter belongs to: :class:`lmn_graph.rules.FilterGrid` moves biases by η / 20
-    and time constants by 4η.
+    Step sizes are η, times ``lr_scales`` of the rule that a parameter belongs to: biases of :class:`lmn_graph.rules.FilterGrid` move by
+    η / 20, its time constants by 4η.
 
     Args:
         module: a machine, a rule, or what contains some.

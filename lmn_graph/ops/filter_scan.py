@@ -12,6 +12,7 @@ from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _kernels, _native
 from lmn_graph.ops._order import Level, Order
 
+NAMES = {torch.float32: "float", torch.float64: "double"}
 BLOCK = 64  # time steps that a level filters in one matrix product: linear in T, where one product for all would be quadratic
 
 
@@ -150,7 +151,7 @@ def scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tens
     s, y = (x.new_empty(graph.num_nodes, steps, batch_size) for _ in range(2))
     a, c = cells.coefficients()
     _native.call(
-        getattr(compiled(x), f"forward_{_NAMES[x.dtype]}"),
+        getattr(compiled(x), f"forward_{NAMES[x.dtype]}"),
         *(graph.num_nodes, steps, batch_size),
         *(circuit.sequence, graph.rowptr, graph.col, cells.weight, circuit.port, cells.input_weight, a, c, cells.bias, start, x, s, y),
     )
@@ -195,16 +196,13 @@ def pull_back(
     found = Gradients(*(torch.empty_like(like, memory_format=torch.contiguous_format) for like in (*cells[:4], start, x)))
     none = x.new_empty(0)
     _native.call(
-        getattr(compiled(x), f"backward_{_NAMES[x.dtype]}"),
+        getattr(compiled(x), f"backward_{NAMES[x.dtype]}"),
         *(-1 if hops is None else hops, graph.num_nodes, steps, batch_size, float(cells.time_step)),
         *(circuit.sequence, graph.rowptr, graph.col, graph.rowptr_t, graph.col_t, graph.perm_t, cells.weight, circuit.port),
         *(cells.input_weight, a, c, cells.log_tau.exp(), start, x, s, y, grad_y, none if grad_s is None else grad_s, g, h),
         *(found.weight, found.input_weight, found.bias, found.log_tau, found.start, found.x),
     )
     return found
-
-
-_NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
 class _Scan(torch.autograd.Function):
