@@ -42,6 +42,7 @@ class Stream(Projector):
     """
 
     routing: Tensor | None
+    signs: Tensor | None
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Stream(Projector):
         rest = self.steps - self.rows
         if rest:  # the input has ended
             drive = torch.cat([drive, drive.new_zeros(len(drive), rest, self.num_driven)], 1)
-        return drive if self.channels is None else drive.unsqueeze(-1) * self.signs
+        return drive if self.signs is None else drive.unsqueeze(-1) * self.signs
 
     def extra_repr(self) -> str:
         wiring = "identity" if self.routing is None else "sparse"

@@ -75,7 +75,7 @@ def test_the_prediction_of_a_rate_is_the_mean_of_those_of_single_steps(lattice, 
 @pytest.mark.parametrize("name", list(READOUTS))
 def test_readouts_have_a_prediction_at_every_step_or_say_that_they_have_none(name, lattice):
     readout = READOUTS[name](lattice, 3, 4).eval()
-    if type(readout).each is Readout.each:
+    if type(readout).read_each is Readout.read_each:
         with pytest.raises(ValueError, match=f"{name} gives no prediction at every step"):
             readout.each(torch.rand(2, 4, 16))
         return
