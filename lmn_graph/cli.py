@@ -23,7 +23,7 @@ examples:
   lmn train mnist --data.root DIR --out runs/mnist
   lmn train --print_config > my.yaml; lmn train --config my.yaml
   lmn train --plugin my_rule.py --rule MyRule  a rule of your own
-  lmn sweep learning-rate --out runs/rates      a run for each of several learning rates; the same again goes on
+  lmn sweep learning-rate --out runs/rates     a run per learning rate; the same again goes on
   lmn topology small_world --n 200 --k 6 --p 0.1 --out small_world.png
   lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
 """

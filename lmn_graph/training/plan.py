@@ -297,9 +297,7 @@ def _swept(name: str, sweep: Config, base: Config, runs: _Runs) -> Swept:
     }
     configs = []
     for value in values:
-        options = nest(
-            {_named(option, form): value if isinstance(form, str) else form[0] + form[1] * value for option, form in sets.items()}
-        )
+        options = nest({_named(option, form): _made(form, value) for option, form in sets.items()})
         with _inside(f"sweeps.{name}.sets at {value!r}"):
             config = configure(None, [base, options])
         configs.append({**config, "data": located(config["data"])})
@@ -308,6 +306,15 @@ def _swept(name: str, sweep: Config, base: Config, runs: _Runs) -> Swept:
         baseline = next((number for number, value in enumerate(values) if _same(value, _number(sweep["baseline"]))), None)
     named = tuple(runs.of(config, f"{name}-{spelled(value)}") for value, config in zip(values, configs))
     return Swept(name, sweep.get("label", name), values, sets, baseline, named)
+
+
+def _made(form: Form, value: Any) -> Value:
+    """What an option becomes at a value."""
+    if isinstance(form, str):
+        return value
+    made = form[0] + form[1] * value
+    # Rounded, so that 0.1 + 0.2 is 0.3 and equals the option of another run.
+    return float(f"{made:.12g}") if isinstance(made, float) else made
 
 
 def _named(option: str, form: Form) -> str:
