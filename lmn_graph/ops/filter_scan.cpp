@@ -116,6 +116,8 @@ void backward(int64_t k, int64_t N, int64_t T, int64_t B, scalar step, const int
     scalar sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < row; ++j) sum += here[j];
+    if (grad_s != nullptr)  // a bias moves the output, not the state
+      for (int64_t j = 0; j < row; ++j) sum -= grad_s[i * row + j];
     d_bias[i] = sum;
     if (k >= 0) filter_back(here, a[i], held, T, B);
     hear(i, rowptr, col, weight, port, input_weight, x, y, heard.data(), row);

@@ -212,9 +212,8 @@ def test_bad_input_is_named(machine_on, batch_for):
         SnAP(1).gradients(machine, x[:, :4], y)
     with pytest.raises(ValueError, match="x must be finite"):
         SnAP(1).gradients(machine, x * torch.nan, y)
+    tanh = type(machine)(machine.topology, machine.projector, TanhLattice(machine.topology), machine.readout, steps=5)
     with pytest.raises(ValueError, match=r"machine\.rule must be a FilterGrid in topological order for SnAP, got TanhLattice"):
-        lattice = topologies.raster(3, 3)
-        tanh = type(machine)(lattice, machine.projector, TanhLattice(lattice), machine.readout, steps=5)
         SnAP(1).gradients(tanh, x, y)
     with pytest.raises(ValueError, match=r"got FilterGrid\(order='synchronous'\)"):
         RTRL().gradients(machine_on(topologies.raster(3, 3), order="synchronous"), x, y)
