@@ -73,6 +73,28 @@ def configure(preset: str | None, files: Sequence[str | Config] = (), arguments:
     return _checked(_parse(parser, known, merged, arguments)) | apart
 
 
+def reconfigure(config: Config, changes: Sequence[Config]) -> list[Config]:
+    """For each of some changes the configuration on top of a checked one, as ``configure(None, [config, change])``, and sooner.
+
+    Raises:
+        ValueError: as :func:`configure`.
+    """
+    _, known = _parser(config)
+    found = []
+    for change in changes:
+        flat = flatten(_merge({}, change))
+        if any(key.endswith(".name") and flat[key] != known[key].default for key in flat if key in known):
+            found.append(configure(None, [config, change]))  # another part has other options
+            continue
+        _refuse_unknown(change, known, [])
+        try:
+            parsed = {key: _parse_one(known[key], key, value) for key, value in flat.items()}
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise ValueError(one_line(error, known)) from None
+        found.append(_checked(_merge(config, nest(parsed))))
+    return found
+
+
 def configure_part(kind: str, name: str, arguments: Sequence[str] = ()) -> Config:
     """The configuration of one part of :data:`PARTS` from ``--option value`` arguments.
 
@@ -269,11 +291,7 @@ def _refuse_unknown(merged: Config, known: dict[str, Option], arguments: list[st
 def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arguments: list[str]) -> Config:
     try:
         flat = flatten(merged)
-        for key, value in flat.items():
-            # One at a time, so that a message names the key.
-            single = ArgumentParser(exit_on_error=False)
-            single.add_argument(f"--{key}", type=known[key].type)
-            flat[key] = single.parse_object(nest({key: value}))[key]
+        flat = {key: _parse_one(known[key], key, value) for key, value in flat.items()}
         parser.set_defaults(flat)
         parsed = parser.parse_args(arguments)
     except (ArgumentError, TypeError, ValueError) as error:
@@ -283,6 +301,13 @@ def _parse(parser: ArgumentParser, known: dict[str, Option], merged: Config, arg
         if option.default is REQUIRED and _value(parsed, key) is None:
             raise ValueError(f"option --{key} is required: {option.help or option.type}")
     return config
+
+
+def _parse_one(option: Option, key: str, value: Any) -> Any:
+    """A value as its option takes it; by itself, so that a message names the key."""
+    single = ArgumentParser(exit_on_error=False)
+    single.add_argument(f"--{key}", type=option.type)
+    return single.parse_object(nest({key: value}))[key]
 
 
 def _checked(config: Config) -> Config:

@@ -15,7 +15,7 @@ import yaml
 from lmn_graph.registry import did_you_mean
 from lmn_graph.sweeps import SWEEPS
 from lmn_graph.training.build import NESTED_AS, PARTS
-from lmn_graph.training.configuration import Config, configure, read_yaml
+from lmn_graph.training.configuration import Config, configure, read_yaml, reconfigure
 from lmn_graph.training.spelling import flatten, nest
 from lmn_graph.training.splits import located
 from topologies import _checks
@@ -299,8 +299,8 @@ def _swept(name: str, sweep: Config, base: Config, runs: _Runs) -> Swept:
     for value in values:
         options = nest({_named(option, form): _made(form, value) for option, form in sets.items()})
         with _inside(f"sweeps.{name}.sets at {value!r}"):
-            config = configure(None, [base, options])
-        configs.append({**config, "data": located(config["data"])})
+            configs += reconfigure(base, [options])
+    configs = [{**config, "data": located(config["data"])} for config in configs]
     baseline = next((number for number, config in enumerate(configs) if _frozen(config) == _frozen(base)), None)
     if "baseline" in sweep:
         baseline = next((number for number, value in enumerate(values) if _same(value, _number(sweep["baseline"]))), None)

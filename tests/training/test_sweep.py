@@ -19,6 +19,7 @@ from tiny_runs import blobs, metrics_of
 from lmn_graph.report.sweeps import draw_summary, draw_sweep
 from lmn_graph.sweeps import SWEEPS
 from lmn_graph.training import configure, sweep, sweeps
+from lmn_graph.training.configuration import reconfigure
 from lmn_graph.training.plan import read_plan
 from lmn_graph.training.results import Curve
 
@@ -367,6 +368,27 @@ def test_a_run_that_is_not_the_sweeps_is_refused(file, done, tmp_path):
 
 
 # Plans
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": {"lr": 1}},
+        {"optimizer": {"lr": "1e-3"}},
+        {"rule": "TanhLattice"},
+        {"rule": {"name": "SpikingSOC", "decay": 0.5, "reset": "zero"}},
+        {"rule": {"surrogate": "Gaussian"}},
+        {"data": {"name": "mnist"}},
+        {"topology": {"L": [3, 4, 5]}, "machine": {"truncate": 2}},
+    ],
+    ids=str,
+)
+def test_a_configuration_is_changed_as_if_it_were_made_anew(change):
+    """Down to the type of a number and the order of the options, which a run directory is recognised by."""
+    base = configure("soc-lattice")
+    (changed,) = reconfigure(base, [change])
+    assert repr(changed) == repr(configure(None, [base, change]))
+    assert base == configure("soc-lattice")
 
 
 def test_a_sweep_over_parts_drops_the_options_of_the_part_before(data, tmp_path):
