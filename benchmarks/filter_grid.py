@@ -20,12 +20,14 @@ With ``--angle`` instead: the angle between the gradient of a rule of learning a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import topologies
+from lmn_graph.learning import BPTT, RTRL, SnAP
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import Stream
 from lmn_graph.readouts import Shoreline
@@ -43,7 +46,9 @@ ROWS, COLS = 28, 10
 PARAMETERS = ("log_tau", "w_left", "w_top", "bias")
 TIME_STEP = 1e-3
 SOURCE = "the source, JAX"
-Gradients = dict[str, Tensor]
+CHUNK = 14
+Found = dict[str, Tensor]
+Gradients = Callable[[LatticeMachine, Tensor, Tensor], object]
 
 
 def machine_of(steps: int, dtype: torch.dtype = torch.float32) -> LatticeMachine:
@@ -108,33 +113,34 @@ def by_diagonals(rule: FilterGrid, x: Tensor) -> Tensor:
     return total
 
 
-def by_hand(forward: Callable[[FilterGrid, Tensor], Tensor]) -> Callable[[LatticeMachine, Tensor, Tensor], None]:
+def by_hand(forward: Callable[[FilterGrid, Tensor], Tensor]) -> Gradients:
     def gradients(machine: LatticeMachine, x: Tensor, y: Tensor) -> None:
-        machine.zero_grad()
         assert isinstance(machine.rule, FilterGrid)
+        x = functional.pad(x, (0, 0, 0, machine.steps - x.size(1)))
         functional.cross_entropy(forward(machine.rule, x), y).backward()
 
     return gradients
 
 
-def back_propagated(machine: LatticeMachine, x: Tensor, y: Tensor) -> None:
-    machine.zero_grad()
-    functional.cross_entropy(machine(x).prediction, y).backward()
-
-
-WAYS: dict[str, Callable[[LatticeMachine, Tensor, Tensor], object]] = {
-    "back-propagation": back_propagated,
+WAYS: dict[str, Gradients] = {
+    "SnAP-1": SnAP(1).gradients,
+    "SnAP-1, in chunks": SnAP(1, chunk=CHUNK).gradients,
+    "SnAP-2": SnAP(2).gradients,
+    "SnAP-4": SnAP(4).gradients,
+    "RTRL": RTRL().gradients,
+    "back-propagation": BPTT().gradients,
     "by hand, diagonals": by_hand(by_diagonals),
     "by hand, cells": by_hand(cell_by_cell),
 }
 
 
-def gradients_of(way: str, machine: LatticeMachine, x: Tensor, y: Tensor) -> Gradients:
-    WAYS[way](machine, x, y)
+def gradients_of(gradients: Gradients, machine: LatticeMachine, x: Tensor, y: Tensor) -> Found:
+    machine.zero_grad()
+    gradients(machine, x, y)
     return {name: getattr(machine.rule, name).grad.clone() for name in PARAMETERS}
 
 
-def apart(found: Gradients, wanted: Gradients) -> float:
+def apart(found: Found, wanted: Found) -> float:
     """max |difference| / max |gradient|, over all parameters."""
     largest = max(float(value.abs().max()) for value in wanted.values())
     return max(float((found[name].double() - wanted[name].double()).abs().max()) for name in PARAMETERS) / largest
@@ -154,25 +160,26 @@ def of_source(options: argparse.Namespace, machine: LatticeMachine, x: Tensor, y
         return dict(np.load(found))
 
 
-def from_source(found: dict) -> Gradients:
-    return {name: torch.from_numpy(found[name]) for name in PARAMETERS}
-
-
 def agreement(options: argparse.Namespace, batch: int) -> None:
-    """How far the gradients of one batch lie from each other."""
-    print(f"batch {batch}: max |difference| / max |gradient| from")
-    exact_machine, machine = machine_of(options.steps, torch.float64), machine_of(options.steps)
+    """How far the gradients of one batch lie from the source's and from back-propagation by hand, both in float64."""
     x, y = samples(options, batch, options.steps)
-    wide = (exact_machine, x.double(), y)
-    exact = {"back-propagation, float64": gradients_of("by hand, diagonals", *wide)}
-    rows = {f"{way}, float64": gradients_of(way, *wide) for way in WAYS if batch == 1 or way != "by hand, cells"}
+    wide, narrow = (machine_of(options.steps, torch.float64), x.double(), y), (machine_of(options.steps), x, y)
+
+    def line(name: str, wanted: Found, *found: Found) -> None:
+        print(f"  {name:22}" + "".join(f"{apart(one, wanted):10.1e}" for one in found), flush=True)
+
+    print(f"batch {batch}, max |difference| / max |gradient|\n{'':24}{'float64':>10}{'float32':>10}")
     if options.source:
-        exact["the source, float64"] = from_source(of_source(options, *wide, threads=1, repeats=1))
-        rows["the source, float32"] = from_source(of_source(options, machine, x, y, threads=1, repeats=1))
-    rows |= {f"{way}, float32": gradients_of(way, machine, x, y) for way in WAYS if batch == 1 or way != "by hand, cells"}
-    print(f"{'':30}" + "".join(f"{name:>28}" for name in exact))
-    for name, found in rows.items():
-        print(f"  {name:28}" + "".join(f"{apart(found, wanted):28.1e}" for wanted in exact.values()), flush=True)
+        sources = [of_source(options, *given, threads=1, repeats=1) for given in (wide, narrow)]
+        own = [{name: torch.from_numpy(found[name]) for name in PARAMETERS} for found in sources]
+        print("from the source in float64")
+        line("the source", own[0], *own)
+        for way in ("SnAP-1", "SnAP-1, in chunks"):
+            line(way, own[0], *(gradients_of(WAYS[way], *given) for given in (wide, narrow)))
+    print("from back-propagation by hand in float64")
+    exact = gradients_of(WAYS["by hand, diagonals"], *wide)
+    for way in ("by hand, diagonals", "back-propagation", "RTRL", "SnAP-4", "SnAP-2", "SnAP-1"):
+        line(way, exact, *(gradients_of(WAYS[way], *given) for given in (wide, narrow)))
 
 
 class Times:
@@ -190,14 +197,13 @@ class Times:
 
 
 def timed(works: dict[str, Callable[[], object]], repeats: int, budget: float = 8.0) -> dict[str, Times]:
-    """Interleaved calls after two that warm up; three of a work that would take longer than ``budget`` seconds."""
-    calls, found = {}, {name: Times() for name in works}
+    """Interleaved calls after one that warms up; three of a work that would take longer than ``budget`` seconds."""
+    found = {name: Times() for name in works}
     for name, work in works.items():
         work()
-        started = time.perf_counter()
-        work()
-        calls[name] = repeats if (time.perf_counter() - started) * repeats < budget else 3
-    for repeat in range(repeats):
+        found[name].add(work)
+    calls = {name: repeats if times.wall[0] * repeats < budget else 3 for name, times in found.items()}
+    for repeat in range(1, repeats):
         for name, work in works.items():
             if repeat < calls[name]:
                 found[name].add(work)
@@ -218,15 +224,19 @@ def race(options: argparse.Namespace, batch: int, threads: int) -> None:
     x, y = samples(options, batch, options.steps)
     machine = machine_of(options.steps)
     works: dict[str, Callable[[], object]] = {}
-    for way, gradients in WAYS.items():
+    ways = [way for way in options.ways if threads == 1 or way != "by hand, cells"]
+    for way in ways:
+        gradients = WAYS[way]
         trained = machine_of(options.steps)
         assert isinstance(trained.rule, FilterGrid)
         optimiser = optimiser_of(trained.rule, batch)
 
-        def gradient(gradients: Callable = gradients) -> None:
+        def gradient(gradients: Gradients = gradients) -> None:
+            machine.zero_grad()
             gradients(machine, x, y)
 
-        def step(gradients: Callable = gradients, trained: LatticeMachine = trained, optimiser: torch.optim.Optimizer = optimiser) -> None:
+        def step(gradients: Gradients = gradients, trained: LatticeMachine = trained, optimiser: torch.optim.Optimizer = optimiser) -> None:
+            optimiser.zero_grad()
             gradients(trained, x, y)
             optimiser.step()
 
@@ -239,26 +249,82 @@ def race(options: argparse.Namespace, batch: int, threads: int) -> None:
             measured.wall, measured.processor = found[f"{work}_wall"].tolist(), found[f"{work}_processor"].tolist()
     times |= timed(works, options.repeats)
     print(f"\nbatch {batch}, {options.steps} steps, {threads} thread{'s'[: threads > 1]}; ms, least of {options.repeats} (slow ones: of 3)")
-    ratios = f"{'source/it':>11}{'step':>8}" if options.source else ""
-    print(f"{'':22}{'gradient':>10}{'median':>9}{'processor':>11}{'step':>9}{'processor':>11}{ratios}")
-    for way in ([SOURCE] if options.source else []) + list(WAYS):
+    print(f"{'':20}{'gradient':>31}{'step':>20}" + f"{'source / gradient':>23}{'source / step':>20}" * bool(options.source))
+    print(f"{'':20}{'clock':>10}{'median':>10}{'processor':>11}" + f"{'clock':>9}{'processor':>11}" * (1 + 2 * bool(options.source)))
+    for way in ([SOURCE] if options.source else []) + ways:
         one, both = times[f"{way} gradient"], times[f"{way} step"]
-        row = f"{1e3 * min(one.wall):10.2f}{1e3 * statistics.median(one.wall):9.2f}{1e3 * min(one.processor):11.2f}"
-        row += f"{1e3 * min(both.wall):9.2f}{1e3 * min(both.processor):11.2f}"
+        least = [1e3 * min(values) for values in (one.wall, one.processor, both.wall, both.processor)]
+        row = f"{least[0]:10.2f}{1e3 * statistics.median(one.wall):10.2f}{least[1]:11.2f}{least[2]:9.2f}{least[3]:11.2f}"
         if options.source:
-            row += "".join(f"{min(times[f'{SOURCE} {work}'].wall) / min(times[f'{way} {work}'].wall):{width}.2f}" for work, width in RATIOS)
-        print(f"{way:22}{row}", flush=True)
+            one, both = times[f"{SOURCE} gradient"], times[f"{SOURCE} step"]
+            beside = [1e3 * min(values) for values in (one.wall, one.processor, both.wall, both.processor)]
+            row += "".join(f"{other / own:{width}.2f}" for other, own, width in zip(beside, least, (9, 11, 9, 11)))
+        print(f"{way:20}{row}", flush=True)
 
 
-RATIOS = (("gradient", 11), ("step", 8))
+def angle(found: Found, wanted: Found) -> float:
+    """Degrees between two gradients, all parameters together; also of tiny angles."""
+    u, v = (torch.cat([value.double() for value in gradient.values()]) for gradient in (found, wanted))
+    u, v = u / u.norm(), v / v.norm()
+    return math.degrees(2 * math.atan2(float((u - v).norm()), float((u + v).norm())))
+
+
+def angles(options: argparse.Namespace) -> None:
+    """Angles to the gradient of back-propagation, over numbers of steps."""
+    batch = options.batches[0]
+    rules = {f"SnAP-{k}": SnAP(k) for k in (0, 1, 2, 4, 8)} | {"RTRL": RTRL()}
+    print(f"degrees (cosine) to the gradient of back-propagation, mean of {batch} samples, float64; after row {ROWS} the input is 0")
+    print(f"{'steps':>5}" + "".join(f"{name:>16}" for name in rules))
+    for steps in options.angle_steps:
+        machine, (x, y) = machine_of(steps, torch.float64), samples(options, batch, steps)
+        exact = gradients_of(BPTT().gradients, machine, x.double(), y)
+        found = [angle(gradients_of(rule.gradients, machine, x.double(), y), exact) for rule in rules.values()]
+        cells = (f"{degrees:.2f} ({math.cos(math.radians(degrees)):.4f})" if degrees >= 0.01 else f"{degrees:.0e}" for degrees in found)
+        print(f"{steps:5}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+
+
+def peak(work: Callable[[], object]) -> float:
+    """The most that PyTorch holds at once of what it allocates during a call, in MiB, by its profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it speaks of every start and stop
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
+    return float(held.max()) / 2**20
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Peaks of the memory of one gradient, over numbers of steps."""
+    batch = options.batches[0]
+    ways = [way for way in WAYS if way != "by hand, cells"]
+    print(f"MiB that one gradient allocates at most, batch {batch}, float32; chunks of {CHUNK} steps, where not said of 64")
+    print(f"{'steps':>5}" + "".join(f"{way:>20}" for way in ways))
+    for steps in options.memory_steps:
+        machine, (x, y) = machine_of(steps), samples(options, batch, steps)
+        row = []
+        for way in ways:
+            if way == "by hand, diagonals" and steps > 56:
+                row.append(f"{'':>20}")  # hundreds of thousands of small tensors
+                continue
+            work = partial(gradients_of, WAYS[way], machine, x, y)
+            work()
+            row.append(f"{peak(work):20.2f}")
+        print(f"{steps:5}" + "".join(row), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 1])
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, torch.get_num_threads(), os.cpu_count() or 1}))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="what is timed")
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--angle", action="store_true", help="angles to the gradient of back-propagation instead")
+    parser.add_argument("--angle_steps", type=int, nargs="+", default=[1, 2, 4, 7, 10, 14, 20, 28, 42, 56])
+    parser.add_argument("--memory", action="store_true", help="memory of a gradient instead")
+    parser.add_argument("--memory_steps", type=int, nargs="+", default=[7, 14, 28, 56, 112, 224])
     parser.add_argument("--root", default=os.environ.get("LMN_DATA", ""), help="the folder that holds MNIST/raw")
     parser.add_argument("--source", help="a checkout of grid-neurons")
     parser.add_argument("--source-python", help="a Python with its requirements")
@@ -267,6 +333,13 @@ def main() -> None:
         parser.error("--source and --source-python go together")
     load = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors" if hasattr(os, "getloadavg") else ""
     print(f"{ROWS} × {COLS} cells, torch {torch.__version__}{load}")
+    if options.angle or options.memory:
+        torch.set_num_threads(1)
+        if options.angle:
+            angles(options)
+        if options.memory:
+            memory(options)
+        return
     if not options.source:
         print("without the source: pass --source and --source-python, see the head of benchmarks/source/make_fixture.py")
     for batch in options.batches:
