@@ -86,6 +86,10 @@ def _arguments() -> argparse.ArgumentParser:
     sweep.add_argument("--seeds", metavar="N,N,…", help="in place of the seeds of the file")
     sweep.add_argument("--smoke", action="store_true", help="every run one epoch on 256 samples: does everything run?")
     sweep.add_argument("--quiet", action="store_true", help="no progress")
+    check = command("check-gradients", "compare the local rule of a preset with back-propagation through time, parameter by parameter")
+    check.usage = "lmn check-gradients PRESET [--samples N] [--PART NAME] [--PART.OPTION VALUE]"
+    check.add_argument("preset", metavar="PRESET", help="a preset that learns by a local rule, such as filter-mnist, or --learning snap1")
+    check.add_argument("--samples", type=int, default=32, metavar="N", help="size of the batch; 32")
     topology = command("topology", "draw a topology and print its metrics", add_help=False)
     topology.set_defaults(format_help=topology.format_help)
     topology.add_argument("-h", "--help", action="store_true", help="show this, and every option of the topology that is named")
@@ -137,7 +141,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
         parser.print_help()
         return 0
-    if rest and known.command not in ("train", "sweep", "topology"):
+    if rest and known.command not in ("train", "sweep", "check-gradients", "topology"):
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
@@ -304,6 +308,23 @@ def _seeds(text: str | None) -> list[int] | None:
         raise ValueError(f"option --seeds must be integers with commas between them, got {text!r}") from None
 
 
+def _check_gradients(known: argparse.Namespace, rest: list[str]) -> int:
+    import math
+
+    from lmn_graph.training import configure
+    from lmn_graph.training.check import check_gradients
+
+    data, rows = check_gradients(configure(known.preset, [], rest), known.samples)
+    print(data)
+    width = max(len(row.name) for row in rows)
+    print(f"{'gradient of':{width}}  {'numbers':>8}  {'cosine':>11}  {'angle':>7}  {'|g - r|/|r|':>11}  {'max |g - r|':>11}  {'max |r|':>9}")
+    for row in rows:
+        angle = math.degrees(math.acos(max(-1.0, min(1.0, row.cosine)))) if math.isfinite(row.cosine) else math.nan
+        numbers = f"{row.cosine:11.8f}  {angle:6.2f}°  {row.error:11.3e}  {row.largest:11.3e}  {row.reference:9.3e}"
+        print(f"{row.name:{width}}  {row.size:8,}  {numbers}")
+    return 0
+
+
 def _topology(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.training.build import part
     from lmn_graph.training.configuration import configure_part, describe_part
@@ -357,6 +378,7 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "predict": _predict,
     "sweep": _sweep,
+    "check-gradients": _check_gradients,
     "topology": _topology,
     "list": _list,
     "doctor": _doctor,

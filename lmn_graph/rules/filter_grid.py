@@ -199,12 +199,14 @@ class FilterGrid(UpdateRule):
 
     def run(self, p: FilterParameters, state: FilterState, drives: Tensor | None, **options: Any) -> Any:
         """All steps at once, cell by cell: each is linear in time, given what it hears."""
-        if not self.instantaneous or self._is_propagated() or drives is None:
+        if not self.instantaneous or self._is_propagated():
             return None
         from lmn_graph.rollout import Trajectory
 
         steps, truncate, checkpoint = options["steps"], options["truncate"], options["checkpoint"]
         cells = p.cells if p.cells.bias.dtype == state.s.dtype else p.cells.to(state.s.dtype)
+        if drives is None:
+            drives = torch.zeros_like(state.s).unsqueeze(0)
         x = drives.index_select(1, self.input_index).transpose(0, 1)
         if options["inject"] == "first" and steps > 1:
             x = torch.cat([x[:, :1], torch.zeros_like(x[:, :1]).expand(-1, steps - 1, -1)], 1)

@@ -184,10 +184,13 @@ def test_options_of_a_rollout_do_what_they_do_step_by_step(options):
 
 
 def test_a_run_without_drive_decays():
-    rule = FilterGrid(topologies.raster(3, 2), bias=0)
+    """Slower than the slowest time constant once the input is gone, and the same as with an input of zeros."""
+    rule = FilterGrid(topologies.raster(3, 2), bias=0, tau=(1e-3, 5e-3)).requires_grad_(False)
     driven = rollout(rule, torch.ones(1, 6), steps=5)
-    after = rollout(rule, None, steps=2000, state=driven.state)
+    after = rollout(rule, None, steps=300, state=driven.state)
+    assert float(driven.activity[:, -1].abs().max()) > 0.1
     assert float(after.activity[:, -1].abs().max()) < 1e-6
+    assert torch.equal(after.activity, rollout(rule, torch.zeros(1, 6), steps=300, state=driven.state).activity)
 
 
 def test_a_machine_reaches_from_shore_to_shore_in_one_step():
