@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +68,12 @@ def loss_for(y: Tensor, loss: TotalLoss | None) -> TotalLoss:
         return loss
     if not isinstance(y, Tensor):
         raise ValueError(f"y must be a tensor of class numbers [B] or of values [B, D], got {type(y).__name__}")
-    return TotalLoss(TaskLoss("regression" if y.is_floating_point() else "classification"), {})
+    return _task_alone("regression" if y.is_floating_point() else "classification")
+
+
+@functools.cache
+def _task_alone(kind: Any) -> TotalLoss:
+    return TotalLoss(TaskLoss(kind), {})
 
 
 class BPTT(LearningRule):

@@ -20,11 +20,10 @@ from topologies import _checks
 
 
 class Network(NamedTuple):
-    """What a local rule needs of a machine: its filter cells, and these in order with their parameters."""
+    """What a local rule needs of a machine: its filter cells, and these in order with their parameters, detached."""
 
     rule: FilterGrid
     circuit: Circuit
-    attached: Cells
     cells: Cells
 
 
@@ -63,14 +62,13 @@ class Local(LearningRule):
     ) -> Learned:
         loss = loss_for(y, loss)
         self.check(machine, loss)
-        with torch.enable_grad():
-            network = network_of(machine)
+        network = network_of(machine)
         run = _Run(self, machine, network, inputs_of(machine, x), loss, y, epoch)
         with torch.no_grad():
             short = run.steps <= self.chunk
             graded = network.circuit.order.is_graded and self.perturbation.is_none and self.hops is not None
             found, learned = run.at_once() if short and graded and compiled(run.x) is not None else run.in_chunks()
-        accumulate(network, found)
+        network.rule.add_gradients(*found)
         return learned
 
     def table(self, circuit: Circuit) -> TraceTable:
@@ -97,8 +95,16 @@ class _Run:
         circuit, cells = self.network.circuit, self.network.cells
         s, y = scan(circuit, cells, self.start, self.x)
         learned, grad = self.judged(y[self.read])
-        gradients = pull_back(circuit, cells, self.start, self.x, s, y, self.everywhere(grad), hops=self.learner.hops)
+        given = circuit.kept(("given", tuple(self.read.tolist())), self.rows_read)
+        hops = self.learner.hops
+        gradients = pull_back(circuit, cells, self.start, self.x, s, y, grad.contiguous(), given=given, hops=hops, inputs=False)
         return list(gradients[:4]), learned
+
+    def rows_read(self) -> Tensor:
+        """Which of the nodes that are read each node is, −1 where it is not."""
+        rows = torch.full((len(self.start),), -1, dtype=torch.int32)
+        rows[self.read] = torch.arange(len(self.read), dtype=torch.int32)
+        return rows
 
     def in_chunks(self) -> tuple[list[Tensor], Learned]:
         """With traces, ``chunk`` steps at a time. Where these are several, all runs once before for the loss of the whole history."""
@@ -180,8 +186,9 @@ class _Run:
 def network_of(machine: LatticeMachine) -> Network:
     """The filter cells of a machine, in order."""
     rule: Any = machine.rule
-    attached = rule.cells()
-    return Network(rule, rule.circuit(), attached, Cells(*(part.detach().contiguous() for part in attached[:4]), attached.time_step))
+    with torch.no_grad():
+        cells = rule.cells()
+    return Network(rule, rule.circuit(), Cells(*(part.detach().contiguous() for part in cells[:4]), cells.time_step))
 
 
 def inputs_of(machine: LatticeMachine, x: Tensor) -> Tensor:
@@ -200,14 +207,6 @@ def inputs_of(machine: LatticeMachine, x: Tensor) -> Tensor:
     if not bool(drive.isfinite().all()):
         raise ValueError("x must be finite, got NaN or infinity")
     return drive.permute(2, 1, 0).to(rule.bias.dtype).contiguous()
-
-
-def accumulate(network: Network, gradients: list[Tensor]) -> None:
-    """Add gradients to weights, input weights, time constants and biases to the parameters of the rule."""
-    pairs = [(part, grad.view_as(part)) for part, grad in zip(network.attached, gradients) if part.requires_grad]
-    if pairs:
-        parts, grads = zip(*pairs)
-        torch.autograd.backward(parts, grads)
 
 
 def learned_by(readout: Readout) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmn_graph.learning._traces import Traces
-from lmn_graph.learning.local import Local, accumulate, add_gradients, gradients_to, learned_by, network_of
+from lmn_graph.learning.local import Local, add_gradients, gradients_to, learned_by, network_of
 from lmn_graph.losses import TaskLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.ops.filter_scan import filter_scan
@@ -90,7 +90,7 @@ class Online:
             gradient = self.traces.over(self.state.s, driven, s, outputs, grad)
         self.state = FilterState(s[:, 0], outputs[:, 0])
         if loss is not None:
-            accumulate(network, list(gradient.split(list(self.traces.table.sizes))))
+            network.rule.add_gradients(*gradient.split(list(self.traces.table.sizes)))
         return Moment(prediction.detach(), None if loss is None else loss.detach())
 
 

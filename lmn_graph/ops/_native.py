@@ -32,12 +32,14 @@ def _library(name: str) -> Any | None:
         return None
 
 
-def call(function: Any, *arguments: int | float | Tensor) -> None:
-    """Call a compiled function with integers, doubles and the addresses of contiguous tensors."""
+def call(function: Any, *arguments: int | float | Tensor | None) -> None:
+    """Call a compiled function with integers, doubles and the addresses of contiguous tensors, null for None."""
     function(*map(_argument, arguments))
 
 
-def _argument(value: int | float | Tensor) -> Any:
+def _argument(value: int | float | Tensor | None) -> Any:
+    if value is None:
+        return None
     if isinstance(value, Tensor):
         assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())

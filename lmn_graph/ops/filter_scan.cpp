@@ -1,13 +1,26 @@
 // Filter cells on an acyclic graph over a whole sequence, and the adjoint: see filter_scan.py, whose formulas these loops are.
 //
-// Nodes come in topological order. A row of an array [N, T, B] holds all times and samples of a node: sums over neighbours and tanh
-// run over it as a whole, only the filter goes step by step.
+// A row of an array [N, T, B] holds all times and samples of a node. Nodes are visited in topological order, each in as few passes over
+// its row as there can be: one for what it hears and its filter, one for tanh.
 #include <torch/csrc/inductor/cpp_prefix.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
 namespace {
+
+template <typename scalar>
+struct Circuit {
+  int64_t N, T, B;
+  double time_step;
+  const int32_t *order, *rowptr, *col, *rowptr_t, *col_t, *perm_t, *port;
+  const scalar *weight, *input_weight, *log_tau, *bias, *start, *x;
+
+  int64_t row() const { return T * B; }
+  double ratio(int64_t i) const { return time_step * std::exp(-static_cast<double>(log_tau[i])); }
+};
 
 template <typename scalar>
 void tanh_of_sum(const scalar* s, scalar shift, scalar* y, int64_t n) {
@@ -20,14 +33,36 @@ void tanh_of_sum(const scalar* s, scalar shift, scalar* y, int64_t n) {
   for (; i < n; ++i) y[i] = std::tanh(s[i] + shift);
 }
 
+// out = p x + q y + r z, where a row that is null counts as 0: two edges and a port, or fewer, in one pass
 template <typename scalar>
-void add_scaled(const scalar* __restrict__ x, scalar factor, scalar* __restrict__ y, int64_t n) {
+void mix(scalar p, const scalar* x, scalar q, const scalar* y, scalar r, const scalar* z, scalar* out, int64_t n) {
+  if (x && y && z) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = p * x[i] + q * y[i] + r * z[i];
+  } else if (x && y) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = p * x[i] + q * y[i];
+  } else if (x && z) {
+    mix<scalar>(p, x, r, z, 0, nullptr, out, n);
+  } else if (y && z) {
+    mix<scalar>(q, y, r, z, 0, nullptr, out, n);
+  } else if (x || y || z) {
+    const scalar *only = x ? x : y ? y : z, factor = x ? p : y ? q : r;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = factor * only[i];
+  } else {
+    std::fill(out, out + n, scalar(0));
+  }
+}
+
+template <typename scalar>
+void add_scaled(const scalar* x, scalar factor, scalar* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
 }
 
 template <typename scalar>
-scalar dot(const scalar* __restrict__ x, const scalar* __restrict__ y, int64_t n) {
+scalar dot(const scalar* x, const scalar* y, int64_t n) {
   scalar sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
@@ -36,121 +71,140 @@ scalar dot(const scalar* __restrict__ x, const scalar* __restrict__ y, int64_t n
 
 // out(t) = a out(t + 1) + g(t), from the last step to the first
 template <typename scalar>
-void filter_back(const scalar* __restrict__ g, scalar a, scalar* out, int64_t T, int64_t B) {
+void filter_back(const scalar* g, scalar a, scalar* out, int64_t T, int64_t B) {
   std::copy(g + (T - 1) * B, g + T * B, out + (T - 1) * B);
   for (int64_t t = T - 2; t >= 0; --t) {
     const scalar *now = g + t * B, *later = out + (t + 1) * B;
-    scalar* row = out + t * B;
+    scalar* here = out + t * B;
 #pragma omp simd
-    for (int64_t b = 0; b < B; ++b) row[b] = a * later[b] + now[b];
+    for (int64_t b = 0; b < B; ++b) here[b] = a * later[b] + now[b];
   }
 }
 
-// What a node hears: sum of w_ij y_j over its edges, and its input
 template <typename scalar>
-void hear(int64_t i, const int32_t* rowptr, const int32_t* col, const scalar* weight, const int32_t* port, const scalar* input_weight,
-          const scalar* x, const scalar* y, scalar* out, int64_t row) {
-  std::fill(out, out + row, scalar(0));
-  for (int32_t e = rowptr[i]; e < rowptr[i + 1]; ++e) add_scaled(y + col[e] * row, weight[e], out, row);
-  if (port[i] >= 0) add_scaled(x + port[i] * row, input_weight[port[i]], out, row);
-}
-
-template <typename scalar>
-void forward(int64_t N, int64_t T, int64_t B, const int32_t* order, const int32_t* rowptr, const int32_t* col, const scalar* weight,
-             const int32_t* port, const scalar* input_weight, const scalar* a, const scalar* c, const scalar* bias, const scalar* start,
-             const scalar* x, scalar* s, scalar* y) {
-  const int64_t row = T * B;
-  std::vector<scalar> heard(row);
-  for (int64_t n = 0; n < N; ++n) {
-    const int64_t i = order[n];
-    hear(i, rowptr, col, weight, port, input_weight, x, y, heard.data(), row);
+void forward(const Circuit<scalar>& of, scalar* s, scalar* y) {
+  const int64_t row = of.row(), B = of.B;
+  for (int64_t n = 0; n < of.N; ++n) {
+    const int64_t i = of.order[n], port = of.port[i];
+    const int32_t first = of.rowptr[i], edges = of.rowptr[i + 1] - first;
     scalar* here = s + i * row;
-    const scalar* before = start + i * B;
-    const scalar keep = a[i], take = c[i];
-    for (int64_t t = 0; t < T; ++t) {
-      const scalar* now = heard.data() + t * B;
-      scalar* after = here + t * B;
+    // what it hears: the sum over its edges, and its input
+    mix<scalar>(edges > 0 ? of.weight[first] : 0, edges > 0 ? y + of.col[first] * row : nullptr, edges > 1 ? of.weight[first + 1] : 0,
+                edges > 1 ? y + of.col[first + 1] * row : nullptr, port >= 0 ? of.input_weight[port] : 0,
+                port >= 0 ? of.x + port * row : nullptr, here, row);
+    for (int32_t e = first + 2; e < first + edges; ++e) add_scaled(y + of.col[e] * row, of.weight[e], here, row);
+    const double ratio = of.ratio(i);
+    const scalar keep = std::exp(-ratio), take = -std::expm1(-ratio);
+    const scalar* before = of.start + i * B;
+    for (int64_t t = 0; t < of.T; ++t) {
+      scalar* now = here + t * B;
 #pragma omp simd
-      for (int64_t b = 0; b < B; ++b) after[b] = keep * before[b] + take * now[b];
-      before = after;
+      for (int64_t b = 0; b < B; ++b) now[b] = keep * before[b] + take * now[b];
+      before = now;
     }
-    tanh_of_sum(here, bias[i], y + i * row, row);
+    tanh_of_sum(here, of.bias[i], y + i * row, row);
   }
 }
 
-// g_i = (1 - y_i^2) (grad_i + sum over i -> d of w_di c_d F_d) + grad_s_i, F_d being rows of `from`
 template <typename scalar>
-void gather(int64_t i, const int32_t* rowptr_t, const int32_t* col_t, const int32_t* perm_t, const scalar* weight, const scalar* c,
-            const scalar* grad, const scalar* grad_s, const scalar* y, const scalar* from, scalar* g, int64_t row) {
-  std::copy(grad + i * row, grad + (i + 1) * row, g + i * row);
-  for (int32_t e = rowptr_t[i]; e < rowptr_t[i + 1]; ++e)
-    add_scaled(from + col_t[e] * row, weight[perm_t[e]] * c[col_t[e]], g + i * row, row);
-  scalar* here = g + i * row;
-  const scalar* out = y + i * row;
+struct Adjoint {
+  const Circuit<scalar>& of;
+  const scalar *s, *y, *grad_y, *grad_s;  // grad_y has rows for the nodes where `given` says which one
+  const int32_t* given;
+  scalar *g, *h;
+  std::vector<scalar> keep, take;
+
+  // g_i = (1 - y_i^2) (grad_y_i + sum over i -> d of w_di c_d F_d) + grad_s_i, F_d being rows of `from`
+  void gather(int64_t i, const scalar* from) {
+    const int64_t row = of.row();
+    const int32_t first = of.rowptr_t[i], edges = of.rowptr_t[i + 1] - first;
+    const auto factor = [&](int32_t e) { return of.weight[of.perm_t[e]] * take[of.col_t[e]]; };
+    scalar* here = g + i * row;
+    const scalar *out = y + i * row, *given_row = given[i] >= 0 ? grad_y + given[i] * row : nullptr;
+    mix<scalar>(edges > 0 ? factor(first) : 0, edges > 0 ? from + of.col_t[first] * row : nullptr, edges > 1 ? factor(first + 1) : 0,
+                edges > 1 ? from + of.col_t[first + 1] * row : nullptr, 1, given_row, here, row);
+    for (int32_t e = first + 2; e < first + edges; ++e) add_scaled(from + of.col_t[e] * row, factor(e), here, row);
 #pragma omp simd
-  for (int64_t k = 0; k < row; ++k) here[k] *= 1 - out[k] * out[k];
-  if (grad_s != nullptr) add_scaled(grad_s + i * row, scalar(1), here, row);
-}
+    for (int64_t k = 0; k < row; ++k) here[k] *= 1 - out[k] * out[k];
+    if (grad_s != nullptr) add_scaled(grad_s + i * row, scalar(1), here, row);
+  }
 
-// k < 0: everything (back-propagation through time). k >= 0: memory of the first k edges of every path, then within the step.
-template <typename scalar>
-void backward(int64_t k, int64_t N, int64_t T, int64_t B, scalar step, const int32_t* order, const int32_t* rowptr, const int32_t* col,
-              const int32_t* rowptr_t, const int32_t* col_t, const int32_t* perm_t, const scalar* weight, const int32_t* port,
-              const scalar* input_weight, const scalar* a, const scalar* c, const scalar* tau, const scalar* start, const scalar* x,
-              const scalar* s, const scalar* y, const scalar* grad, const scalar* grad_s, scalar* g, scalar* h, scalar* d_weight,
-              scalar* d_input_weight, scalar* d_bias, scalar* d_log_tau, scalar* d_start, scalar* d_x) {
-  const int64_t row = T * B;
-  for (int64_t n = N - 1; n >= 0; --n) {
-    const int64_t i = order[n];
-    gather(i, rowptr_t, col_t, perm_t, weight, c, grad, grad_s, y, k < 0 ? h : g, g, row);
-    if (k < 0) filter_back(g + i * row, a[i], h + i * row, T, B);
+  void remember(int64_t i) { filter_back(g + i * of.row(), keep[i], h + i * of.row(), of.T, of.B); }
+
+  // k < 0: everything (back-propagation through time). k >= 0: memory of the first k edges of every path, then within the step.
+  void sweep(int64_t k) {
+    for (int64_t n = of.N - 1; n >= 0; --n) {
+      const int64_t i = of.order[n];
+      gather(i, k < 0 ? h : g);
+      if (k < 0) remember(i);
+    }
+    for (int64_t hop = 0; hop < k; ++hop) {
+      for (int64_t i = 0; i < of.N; ++i) remember(i);
+      for (int64_t i = 0; i < of.N; ++i) gather(i, h);
+    }
+    if (k >= 0)
+      for (int64_t i = 0; i < of.N; ++i) remember(i);
   }
-  for (int64_t hop = 0; hop < k; ++hop) {
-    for (int64_t i = 0; i < N; ++i) filter_back(g + i * row, a[i], h + i * row, T, B);
-    for (int64_t i = 0; i < N; ++i) gather(i, rowptr_t, col_t, perm_t, weight, c, grad, grad_s, y, h, g, row);
-  }
-  std::vector<scalar> heard(row);
-  for (int64_t i = 0; i < N; ++i) {
-    const scalar *here = g + i * row, *state = s + i * row;
-    scalar* held = h + i * row;
-    scalar sum = 0;
+
+  void collect(scalar* d_weight, scalar* d_input_weight, scalar* d_log_tau, scalar* d_bias, scalar* d_start, scalar* d_x) const {
+    const int64_t row = of.row(), B = of.B;
+    for (int64_t i = 0; i < of.N; ++i) {
+      const scalar *here = g + i * row, *held = h + i * row;
+      scalar sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < row; ++j) sum += here[j];
-    if (grad_s != nullptr)  // a bias moves the output, not the state
-      for (int64_t j = 0; j < row; ++j) sum -= grad_s[i * row + j];
-    d_bias[i] = sum;
-    if (k >= 0) filter_back(here, a[i], held, T, B);
-    hear(i, rowptr, col, weight, port, input_weight, x, y, heard.data(), row);
-    for (int32_t e = rowptr[i]; e < rowptr[i + 1]; ++e) d_weight[e] = c[i] * dot(held, y + col[e] * row, row);
-    // ds(t)/d log tau = a ds(t - 1)/d log tau + a step / tau (s(t - 1) - heard(t))
-    scalar along = dot(held, start + i * B, B) + (T > 1 ? dot(held + B, state, row - B) : scalar(0)) - dot(held, heard.data(), row);
-    d_log_tau[i] = a[i] * step / tau[i] * along;
-    for (int64_t b = 0; b < B; ++b) d_start[i * B + b] = a[i] * held[b];
-    if (port[i] >= 0) {
-      d_input_weight[port[i]] = c[i] * dot(held, x + port[i] * row, row);
-      scalar* into = d_x + port[i] * row;
-      for (int64_t j = 0; j < row; ++j) into[j] = input_weight[port[i]] * c[i] * held[j];
+      for (int64_t j = 0; j < row; ++j) sum += here[j];
+      if (grad_s != nullptr)  // a bias moves the output, not the state
+        for (int64_t j = 0; j < row; ++j) sum -= grad_s[i * row + j];
+      d_bias[i] = sum;
+      // ds(t)/d log tau = a ds(t - 1)/d log tau + a step / tau (s(t - 1) - what it hears at t)
+      scalar along = dot(held, of.start + i * B, B) + (of.T > 1 ? dot(held + B, s + i * row, row - B) : scalar(0));
+      for (int32_t e = of.rowptr[i]; e < of.rowptr[i + 1]; ++e) {
+        const scalar with = dot(held, y + of.col[e] * row, row);
+        d_weight[e] = take[i] * with;
+        along -= of.weight[e] * with;
+      }
+      if (of.port[i] >= 0) {
+        const int64_t port = of.port[i];
+        const scalar with = dot(held, of.x + port * row, row);
+        d_input_weight[port] = take[i] * with;
+        along -= of.input_weight[port] * with;
+        if (d_x != nullptr) mix<scalar>(of.input_weight[port] * take[i], held, 0, nullptr, 0, nullptr, d_x + port * row, row);
+      }
+      d_log_tau[i] = keep[i] * static_cast<scalar>(of.ratio(i)) * along;
+      if (d_start != nullptr)
+        for (int64_t b = 0; b < B; ++b) d_start[i * B + b] = keep[i] * held[b];
     }
   }
+};
+
+template <typename scalar>
+void backward(int64_t k, const Circuit<scalar>& of, const scalar* s, const scalar* y, const scalar* grad_y, const int32_t* given,
+              const scalar* grad_s, scalar* g, scalar* h, scalar* d_weight, scalar* d_input_weight, scalar* d_log_tau, scalar* d_bias,
+              scalar* d_start, scalar* d_x) {
+  Adjoint<scalar> adjoint{of, s, y, grad_y, grad_s, given, g, h, std::vector<scalar>(of.N), std::vector<scalar>(of.N)};
+  for (int64_t i = 0; i < of.N; ++i) {
+    adjoint.keep[i] = std::exp(-of.ratio(i));
+    adjoint.take[i] = -std::expm1(-of.ratio(i));
+  }
+  adjoint.sweep(k);
+  adjoint.collect(d_weight, d_input_weight, d_log_tau, d_bias, d_start, d_x);
 }
 
 }  // namespace
 
 // One name for each precision
-#define EXPORT(scalar)                                                                                                                   \
-  extern "C" void forward_##scalar(int64_t N, int64_t T, int64_t B, const int32_t* order, const int32_t* rowptr, const int32_t* col,     \
-                                   const scalar* weight, const int32_t* port, const scalar* input_weight, const scalar* a,              \
-                                   const scalar* c, const scalar* bias, const scalar* start, const scalar* x, scalar* s, scalar* y) {   \
-    forward<scalar>(N, T, B, order, rowptr, col, weight, port, input_weight, a, c, bias, start, x, s, y);                                \
-  }                                                                                                                                      \
-  extern "C" void backward_##scalar(                                                                                                     \
-      int64_t k, int64_t N, int64_t T, int64_t B, double step, const int32_t* order, const int32_t* rowptr, const int32_t* col,          \
-      const int32_t* rowptr_t, const int32_t* col_t, const int32_t* perm_t, const scalar* weight, const int32_t* port,                  \
-      const scalar* input_weight, const scalar* a, const scalar* c, const scalar* tau, const scalar* start, const scalar* x,            \
-      const scalar* s, const scalar* y, const scalar* grad, const scalar* grad_s, scalar* g, scalar* h, scalar* d_weight,               \
-      scalar* d_input_weight, scalar* d_bias, scalar* d_log_tau, scalar* d_start, scalar* d_x) {                                        \
-    backward<scalar>(k, N, T, B, static_cast<scalar>(step), order, rowptr, col, rowptr_t, col_t, perm_t, weight, port, input_weight, a, \
-                     c, tau, start, x, s, y, grad, grad_s, g, h, d_weight, d_input_weight, d_bias, d_log_tau, d_start, d_x);            \
+#define CIRCUIT_ARGUMENTS(scalar)                                                                                                         \
+  int64_t N, int64_t T, int64_t B, double time_step, const int32_t *order, const int32_t *rowptr, const int32_t *col,                     \
+      const int32_t *rowptr_t, const int32_t *col_t, const int32_t *perm_t, const int32_t *port, const scalar *weight,                    \
+      const scalar *input_weight, const scalar *log_tau, const scalar *bias, const scalar *start, const scalar *x
+#define CIRCUIT(scalar)                                                                                                                   \
+  Circuit<scalar> { N, T, B, time_step, order, rowptr, col, rowptr_t, col_t, perm_t, port, weight, input_weight, log_tau, bias, start, x }
+#define EXPORT(scalar)                                                                                                                    \
+  extern "C" void forward_##scalar(CIRCUIT_ARGUMENTS(scalar), scalar* s, scalar* y) { forward<scalar>(CIRCUIT(scalar), s, y); }           \
+  extern "C" void backward_##scalar(CIRCUIT_ARGUMENTS(scalar), int64_t k, const scalar* s, const scalar* y, const scalar* grad_y,         \
+                                    const int32_t* given, const scalar* grad_s, scalar* g, scalar* h, scalar* d_weight,                   \
+                                    scalar* d_input_weight, scalar* d_log_tau, scalar* d_bias, scalar* d_start, scalar* d_x) {            \
+    backward<scalar>(k, CIRCUIT(scalar), s, y, grad_y, given, grad_s, g, h, d_weight, d_input_weight, d_log_tau, d_bias, d_start, d_x);   \
   }
 
 EXPORT(float)

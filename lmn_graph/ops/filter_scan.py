@@ -140,33 +140,38 @@ def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Te
 def compiled(like: Tensor) -> Any | None:
     """The compiled loops for tensors of this kind, or None."""
     watched = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64) or not like.numel() or watched:
+    if like.device.type != "cpu" or like.dtype not in NAMES or not like.numel() or watched:
         return None
     return _native.library("filter_scan")
 
 
-def scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """s and y by the compiled loop, without a graph."""
-    graph, (_, steps, batch_size) = circuit.connectivity, x.shape
-    s, y = (x.new_empty(graph.num_nodes, steps, batch_size) for _ in range(2))
-    a, c = cells.coefficients()
+def _call(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *more: int | Tensor | None) -> None:
+    """A compiled loop on a circuit, and what else it takes."""
+    graph = circuit.connectivity
     _native.call(
-        getattr(compiled(x), f"forward_{NAMES[x.dtype]}"),
-        *(graph.num_nodes, steps, batch_size),
-        *(circuit.sequence, graph.rowptr, graph.col, cells.weight, circuit.port, cells.input_weight, a, c, cells.bias, start, x, s, y),
+        getattr(compiled(x), f"{name}_{NAMES[x.dtype]}"),
+        *(graph.num_nodes, x.size(1), x.size(2), cells.time_step),
+        *(circuit.sequence, graph.rowptr, graph.col, graph.rowptr_t, graph.col_t, graph.perm_t, circuit.port),
+        *(cells.weight, cells.input_weight, cells.log_tau, cells.bias, start, x, *more),
     )
+
+
+def scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """s and y by the compiled loop, without a graph; all tensors contiguous."""
+    s, y = (x.new_empty(circuit.connectivity.num_nodes, x.size(1), x.size(2)) for _ in range(2))
+    _call("forward", circuit, cells, start, x, s, y)
     return s, y
 
 
 class Gradients(NamedTuple):
-    """What :func:`pull_back` returns, each in the shape of what it is the gradient of."""
+    """What :func:`pull_back` returns, each in the shape of what it is the gradient of; None where it was not asked for."""
 
     weight: Tensor
     input_weight: Tensor
     log_tau: Tensor
     bias: Tensor
-    start: Tensor
-    x: Tensor
+    start: Tensor | None
+    x: Tensor | None
 
 
 def pull_back(
@@ -179,7 +184,9 @@ def pull_back(
     grad_y: Tensor,
     grad_s: Tensor | None = None,
     *,
+    given: Tensor | None = None,
     hops: int | None = None,
+    inputs: bool = True,
 ) -> Gradients:
     r"""Gradients of :func:`filter_scan` by the compiled loop, exact or without the memory of cells far from a parameter.
 
@@ -189,20 +196,22 @@ def pull_back(
     with :math:`F = \bar g` is back-propagation through time. With ``hops`` = k it starts from g for F = g, where no cell remembers
     anything and messages only travel within a step, and is applied k times: then the first k cells after a parameter remember. On
     a graded graph that is the gradient of SnAP-k.
+
+    Args:
+        circuit, cells, start, x: as for the scan; s, y: what it returned. All tensors contiguous.
+        grad_y: gradient to y, [N, T, B], or of some nodes only, [P, T, B].
+        grad_s: gradient to s, [N, T, B], or None.
+        given: int32 [N], the row of each node in ``grad_y``, −1 where it has none; None where all have theirs.
+        hops: k ≥ 0, or None for all.
+        inputs: whether gradients to the start and the input are wanted.
     """
-    graph, (_, steps, batch_size) = circuit.connectivity, x.shape
-    a, c = cells.coefficients()
     g, h = torch.empty_like(y), torch.empty_like(y)
-    found = Gradients(*(torch.empty_like(like, memory_format=torch.contiguous_format) for like in (*cells[:4], start, x)))
-    none = x.new_empty(0)
-    _native.call(
-        getattr(compiled(x), f"backward_{NAMES[x.dtype]}"),
-        *(-1 if hops is None else hops, graph.num_nodes, steps, batch_size, float(cells.time_step)),
-        *(circuit.sequence, graph.rowptr, graph.col, graph.rowptr_t, graph.col_t, graph.perm_t, cells.weight, circuit.port),
-        *(cells.input_weight, a, c, cells.log_tau.exp(), start, x, s, y, grad_y, none if grad_s is None else grad_s, g, h),
-        *(found.weight, found.input_weight, found.bias, found.log_tau, found.start, found.x),
-    )
-    return found
+    parameters = [torch.empty_like(like, memory_format=torch.contiguous_format) for like in cells[:4]]
+    others = [torch.empty_like(like) if inputs else None for like in (start, x)]
+    if given is None:
+        given = torch.arange(len(y), dtype=torch.int32)
+    _call("backward", circuit, cells, start, x, -1 if hops is None else hops, s, y, grad_y, given, grad_s, g, h, *parameters, *others)
+    return Gradients(*parameters, *others)
 
 
 class _Scan(torch.autograd.Function):

@@ -153,10 +153,27 @@ class FilterGrid(UpdateRule):
         """The parameters by edges, ports and nodes, with their gradient to the parameters of the rule."""
         if not self.is_raster:
             return Cells(self.weight, self.input_weight, self.log_tau, self.bias, self.time_step)
+        weight = torch.cat([self.w_left, self.w_top]).index_select(0, self._of_edges())
+        input_weight = self.w_left.index_select(0, self.input_index)
+        return Cells(weight, input_weight, self.log_tau, self.bias, self.time_step)
+
+    def add_gradients(self, weight: Tensor, input_weight: Tensor, log_tau: Tensor, bias: Tensor) -> None:
+        """Add gradients to what :meth:`cells` gives to the ``.grad`` of the parameters that learn."""
+        if self.is_raster:
+            both = torch.zeros(2 * self.num_nodes, dtype=weight.dtype, device=weight.device).index_copy_(0, self._of_edges(), weight)
+            both.index_copy_(0, self.input_index, input_weight)  # the first column has no left neighbour but the input
+            pairs = [(self.w_left, both[: self.num_nodes]), (self.w_top, both[self.num_nodes :])]
+        else:
+            pairs = [(self.weight, weight), (self.input_weight, input_weight)]
+        for parameter, gradient in (*pairs, (self.log_tau, log_tau), (self.bias, bias)):
+            if parameter.requires_grad:
+                parameter.grad = gradient.detach().clone() if parameter.grad is None else parameter.grad + gradient
+
+    def _of_edges(self) -> Tensor:
+        """Where among w_left and w_top, one after the other, the weight of every edge is."""
         graph = self.connectivity
         assert graph.edge_type is not None
-        both = torch.stack([self.w_left, self.w_top])
-        return Cells(both[graph.edge_type, graph.edge_index[1]], self.w_left[self.input_index], self.log_tau, self.bias, self.time_step)
+        return graph.edge_type * self.num_nodes + graph.edge_index[1]
 
     def circuit(self) -> Circuit:
         """The order of the cells, on the device of the parameters."""
