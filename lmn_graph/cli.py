@@ -317,7 +317,9 @@ def _check_gradients(known: argparse.Namespace, rest: list[str]) -> int:
     data, rows = check_gradients(configure(known.preset, [], rest), known.samples)
     print(data)
     width = max(len(row.name) for row in rows)
-    print(f"{'gradient of':{width}}  {'numbers':>8}  {'cosine':>11}  {'angle':>7}  {'|g - r|/|r|':>11}  {'max |g - r|':>11}  {'max |r|':>9}")
+    print(
+        f"{'gradient of':{width}}  {'numbers':>8}  {'cosine':>11}  {'angle':>7}  {'|g - r|/|r|':>11}  {'max |g - r|':>11}  {'max |r|':>9}"
+    )
     for row in rows:
         angle = math.degrees(math.acos(max(-1.0, min(1.0, row.cosine)))) if math.isfinite(row.cosine) else math.nan
         numbers = f"{row.cosine:11.8f}  {angle:6.2f}°  {row.error:11.3e}  {row.largest:11.3e}  {row.reference:9.3e}"

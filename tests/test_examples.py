@@ -39,7 +39,7 @@ def worm(tmp_path_factory):
 
 
 def test_every_example_is_run_here():
-    known = {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py", "swap_rules.py"}
+    known = {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py", "swap_rules.py", "streaming_filter.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == known
 
 
@@ -83,3 +83,11 @@ def test_the_connectome_stands_beside_its_nulls(tmp_path, worm):
     for name in ("connectome", "rewired", "shuffled", "equally dense", "no connections"):
         assert re.search(rf"^\| {name} \| \d+\.\d ± \d", text, re.MULTILINE), text
     assert (tmp_path / "connectome.png").stat().st_size > 10_000
+
+
+def test_a_grid_learns_from_a_stream_what_its_readout_alone_does_not(tmp_path):
+    text = run("streaming_filter.py", tmp_path, "a.png", "--steps", "3000")
+    rows = {name: [float(x) for x in values.split()] for name, values in re.findall(r"^([\w -]+?) {2,}([\d. ]+)$", text, re.MULTILINE)}
+    assert rows.keys() == {"SnAP-1", "SnAP-0", "readout alone"}
+    assert sum(rows["SnAP-1"][-3:]) / 3 > sum(rows["readout alone"][-3:]) / 3 + 0.1
+    assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -100,3 +100,14 @@ def test_the_code_of_the_guide_to_rules_runs():
 def test_the_guide_to_rules_names_every_rule():
     text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert set(catalogue()["rules"]) <= set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
+
+
+def test_the_code_of_the_guide_to_learning_runs():
+    """The local rule is near back-propagation at the start, and the stream leaves a gradient."""
+    code = "\n".join(code_blocks((ROOT / "docs" / "learning.md").read_text(encoding="utf-8"), "python"))
+    found: dict = {}
+    exec(compile(code, "learning.md", "exec"), found)
+    assert found["row"].name == "all"
+    assert found["row"].cosine > 0.8
+    assert bool(found["moment"].loss.isfinite())
+    assert float(found["machine"].rule.w_left.grad.abs().sum()) > 0

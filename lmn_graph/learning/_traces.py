@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmn_graph.learning.perturbation import Perturbation
 from lmn_graph.ops import _kernels, _native
-from lmn_graph.ops.filter_scan import NAMES, Cells, Circuit
+from lmn_graph.ops.filter_scan import NAMES, Cells, Circuit, call_on, compiled
 
 
 class TraceTable:
@@ -183,7 +183,7 @@ class Traces:
         graph = circuit.connectivity
         heard = _kernels.multiply(graph.rowptr, graph.col, cells.weight, y.flatten(1)).view(y.shape)
         heard.index_add_(0, circuit.input_index, cells.input_weight[:, None, None] * x)
-        messages = None if grad is None else messages_of(circuit, cells, y, grad, self.perturbation)
+        messages = None if grad is None else messages_of(circuit, cells, x, y, grad, self.perturbation)
         total = y.new_zeros(sum(self.table.sizes))
         for t in range(y.size(1)):
             before = start if t == 0 else s[:, t - 1]
@@ -286,22 +286,37 @@ class Messages(NamedTuple):
         return arrived if self.perturbation.is_none else misread(arrived, self.noise, self.perturbation)
 
 
-def messages_of(circuit: Circuit, cells: Cells, y: Tensor, grad: Tensor, perturbation: Perturbation) -> list[Messages]:
-    """The messages of some time steps, that travel from the outputs against the edges, level by level, within each step.
+def messages_of(circuit: Circuit, cells: Cells, x: Tensor, y: Tensor, grad: Tensor, perturbation: Perturbation) -> list[Messages]:
+    """The messages of some time steps, that travel from the outputs against the edges within each step.
 
     Args:
         circuit, cells: the network.
+        x: inputs, [P, T, B].
         y: outputs, [N, T, B].
         grad: ∂loss/∂y as the loss sees it, [N, T, B].
         perturbation: errors of their reading.
     """
-    _, c = cells.coefficients()
-    raw, slope = grad.clone(), 1 - y * y
-    sent = torch.empty_like(raw) if not perturbation.is_none else raw
     noise = None
     if perturbation.message_noise:
         ports = circuit.connectivity.output_index
         noise = perturbation.message_noise * grad[ports].square().mean(0).sqrt()
+    if compiled(x) is None:
+        raw, sent = _level_by_level(circuit, cells, y, grad, noise, perturbation)
+    else:
+        raw, sent = torch.empty_like(y), torch.empty_like(y)
+        z = None if noise is None else torch.randn_like(y)
+        more = (y, grad.contiguous(), z, noise, float(perturbation.gain_positive), float(perturbation.gain_negative), raw, sent)
+        call_on("messages", circuit, cells, cells.bias, x.contiguous(), *more)
+    return [Messages(raw[:, t], sent[:, t], None if noise is None else noise[t], perturbation) for t in range(y.size(1))]
+
+
+def _level_by_level(
+    circuit: Circuit, cells: Cells, y: Tensor, grad: Tensor, noise: Tensor | None, perturbation: Perturbation
+) -> tuple[Tensor, Tensor]:
+    """Messages as they arrive at the cells and as these send them, from operations of torch alone."""
+    _, c = cells.coefficients()
+    raw, slope = grad.clone(), 1 - y * y
+    sent = raw if perturbation.is_none else torch.empty_like(raw)
     for level in reversed(circuit.levels):
         here = raw[level.nodes]
         if sent is not raw:
@@ -312,7 +327,7 @@ def messages_of(circuit: Circuit, cells: Cells, y: Tensor, grad: Tensor, perturb
             back = _kernels.multiply(level.pattern.rowptr_t, level.pattern.col_t, weight, going)
             sources = torch.cat([circuit.levels[number].nodes for number in level.before])
             raw[sources] += back.view(-1, *raw.shape[1:])
-    return [Messages(raw[:, t], sent[:, t], None if noise is None else noise[t], perturbation) for t in range(y.size(1))]
+    return raw, sent
 
 
 def misread(message: Tensor, noise: Tensor | None, perturbation: Perturbation) -> Tensor:

@@ -190,6 +190,30 @@ void backward(int64_t k, const Circuit<scalar>& of, const scalar* s, const scala
   adjoint.collect(d_weight, d_input_weight, d_log_tau, d_bias, d_start, d_x);
 }
 
+// Messages: what arrives at a node is its row of `grad_y` and, from the nodes that hear it, w c (1 - y^2) times what those send. A node
+// sends what it reads: with noise z times `level` [T, B], then a gain that depends on the sign.
+template <typename scalar>
+void messages(const Circuit<scalar>& of, const scalar* y, const scalar* grad_y, const scalar* z, const scalar* level, double positive,
+              double negative, scalar* arrived, scalar* sent) {
+  const int64_t row = of.row();
+  const scalar up = positive, down = negative;
+  std::vector<scalar> going(row);
+  std::copy(grad_y, grad_y + of.N * row, arrived);
+  for (int64_t n = of.N - 1; n >= 0; --n) {
+    const int64_t i = of.order[n];
+    const scalar *here = arrived + i * row, *out = y + i * row, *noise = z ? z + i * row : nullptr;
+    scalar* send = sent + i * row;
+    for (int64_t k = 0; k < row; ++k) {
+      const scalar read = noise ? here[k] + level[k] * noise[k] : here[k];
+      send[k] = read > 0 ? up * read : down * read;
+    }
+#pragma omp simd
+    for (int64_t k = 0; k < row; ++k) going[k] = (1 - out[k] * out[k]) * send[k];
+    const scalar take = -std::expm1(-of.ratio(i));
+    for (int32_t e = of.rowptr[i]; e < of.rowptr[i + 1]; ++e) add_scaled(going.data(), of.weight[e] * take, arrived + of.col[e] * row, row);
+  }
+}
+
 }  // namespace
 
 // One name for each precision
@@ -205,6 +229,10 @@ void backward(int64_t k, const Circuit<scalar>& of, const scalar* s, const scala
                                     const int32_t* given, const scalar* grad_s, scalar* g, scalar* h, scalar* d_weight,                   \
                                     scalar* d_input_weight, scalar* d_log_tau, scalar* d_bias, scalar* d_start, scalar* d_x) {            \
     backward<scalar>(k, CIRCUIT(scalar), s, y, grad_y, given, grad_s, g, h, d_weight, d_input_weight, d_log_tau, d_bias, d_start, d_x);   \
+  }                                                                                                                                       \
+  extern "C" void messages_##scalar(CIRCUIT_ARGUMENTS(scalar), const scalar* y, const scalar* grad_y, const scalar* z,                    \
+                                    const scalar* level, double positive, double negative, scalar* arrived, scalar* sent) {               \
+    messages<scalar>(CIRCUIT(scalar), y, grad_y, z, level, positive, negative, arrived, sent);                                            \
   }
 
 EXPORT(float)

@@ -145,8 +145,8 @@ def compiled(like: Tensor) -> Any | None:
     return _native.library("filter_scan")
 
 
-def _call(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *more: int | Tensor | None) -> None:
-    """A compiled loop on a circuit, and what else it takes."""
+def call_on(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *more: int | float | Tensor | None) -> None:
+    """A compiled loop on a circuit, and what else it takes; all tensors contiguous."""
     graph = circuit.connectivity
     _native.call(
         getattr(compiled(x), f"{name}_{NAMES[x.dtype]}"),
@@ -159,7 +159,7 @@ def _call(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *
 def scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """s and y by the compiled loop, without a graph; all tensors contiguous."""
     s, y = (x.new_empty(circuit.connectivity.num_nodes, x.size(1), x.size(2)) for _ in range(2))
-    _call("forward", circuit, cells, start, x, s, y)
+    call_on("forward", circuit, cells, start, x, s, y)
     return s, y
 
 
@@ -210,7 +210,7 @@ def pull_back(
     others = [torch.empty_like(like) if inputs else None for like in (start, x)]
     if given is None:
         given = torch.arange(len(y), dtype=torch.int32)
-    _call("backward", circuit, cells, start, x, -1 if hops is None else hops, s, y, grad_y, given, grad_s, g, h, *parameters, *others)
+    call_on("backward", circuit, cells, start, x, -1 if hops is None else hops, s, y, grad_y, given, grad_s, g, h, *parameters, *others)
     return Gradients(*parameters, *others)
 
 
