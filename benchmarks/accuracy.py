@@ -7,6 +7,7 @@
     python benchmarks/accuracy.py tanh-lattice|euclidean3d|smartnet
     python benchmarks/accuracy.py mackey-glass
     python benchmarks/accuracy.py series --root laser.npy
+    python benchmarks/accuracy.py filter --root DIR          # settings of its own: benchmarks/filter_accuracy.py
 
 Seed s draws the split, the initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
 with the best validation loss; the other classifiers are fitted on the training and the validation rows together, so that nobody has
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -221,8 +223,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["filter"]:
+        import filter_accuracy
+
+        return filter_accuracy.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=PRESETS)
+    parser.add_argument("data", choices=[*PRESETS, "filter"])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
     parser.add_argument("--root", help="folder of the data, where they are files")
     arguments = parser.parse_args()
