@@ -163,7 +163,7 @@ class Traces:
     def update(self, cells: Cells) -> None:
         """Go on with other parameters, as after an online step."""
         table, graph = self.table, self.circuit.connectivity
-        self.cells = cells = Cells(*(part.detach() for part in cells[:4]), cells.time_step)
+        self.cells = cells = Cells.of((part.detach() for part in cells[:4]), cells.time_step)
         a, c = cells.coefficients()
         self.c = c
         self.keep = a[table.node]

@@ -188,7 +188,7 @@ def network_of(machine: LatticeMachine) -> Network:
     rule: Any = machine.rule
     with torch.no_grad():
         cells = rule.cells()
-    return Network(rule, rule.circuit(), Cells(*(part.detach().contiguous() for part in cells[:4]), cells.time_step))
+    return Network(rule, rule.circuit(), Cells.of((part.detach().contiguous() for part in cells[:4]), cells.time_step))
 
 
 def inputs_of(machine: LatticeMachine, x: Tensor) -> Tensor:

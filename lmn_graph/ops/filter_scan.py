@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +65,12 @@ class Cells(NamedTuple):
     log_tau: Tensor
     bias: Tensor
     time_step: float
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor], time_step: float) -> Cells:
+        """The four tensors in order, and the time step."""
+        weight, input_weight, log_tau, bias = tensors
+        return cls(weight, input_weight, log_tau, bias, time_step)
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """a = exp(−Δt/τ), which a cell keeps of its state in a step, and c = 1 − a, which it takes in; [N] each."""
@@ -220,7 +226,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, circuit: Circuit, time_step: float, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         *parameters, start, x = (tensor.contiguous() for tensor in tensors)
-        s, y = scan(circuit, Cells(*parameters, time_step), start, x)
+        s, y = scan(circuit, Cells.of(parameters, time_step), start, x)
         ctx.circuit, ctx.time_step = circuit, time_step
         ctx.save_for_backward(*tensors, s, y)
         ctx.set_materialize_grads(False)
@@ -232,7 +238,7 @@ class _Scan(torch.autograd.Function):
         *tensors, s, y = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            outputs = by_level(ctx.circuit, Cells(*tensors[:4], ctx.time_step), *tensors[4:])
+            outputs = by_level(ctx.circuit, Cells.of(tensors[:4], ctx.time_step), *tensors[4:])
             pairs = [(output, grad) for output, grad in zip(outputs, grads) if grad is not None]
             inputs = [tensor for tensor, want in zip(tensors, wanted) if want]
             gradients = iter(_again(pairs, inputs))
@@ -241,7 +247,7 @@ class _Scan(torch.autograd.Function):
         given = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
         found = pull_back(
             ctx.circuit,
-            Cells(*parameters, ctx.time_step),
+            Cells.of(parameters, ctx.time_step),
             start,
             x,
             s,

@@ -80,7 +80,7 @@ class UpdateRule(MessagePassing):
 
     channels: int | None = None
     context_dim: int = 0
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: frozenset[str] = frozenset()
     spiking: ClassVar[bool] = False
     instantaneous: bool = False
     lr_scales: ClassVar[Mapping[str, float]] = MappingProxyType({})

@@ -84,7 +84,7 @@ class FilterGrid(UpdateRule):
     ) -> None:
         _checks.choice("order", order, ORDERS)
         if order == "synchronous":
-            self.requires = self.requires - {"acyclic"}  # type: ignore[misc] - of this instance
+            self.requires = self.requires - {"acyclic"}
         super().__init__(topology)
         self.order = order
         self.time_step = _checks.number("time_step", time_step, above=0)
