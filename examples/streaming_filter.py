@@ -4,8 +4,8 @@ python examples/streaming_filter.py [picture.png] [--steps 6000]
 
 Every few hundred steps of 1 ms the stream changes between tones of three pitches, in noise: which one is playing? A single sample tells
 next to nothing. At every step the grid gives its answer first, is then told the right one, and takes one step of gradient descent, for
-which SnAP-1 needs the past only through eleven traces a cell. Beside it two from the same start: a grid whose cells keep traces of themselves
-alone (SnAP-0), and one that does not learn at all behind a readout that does.
+which SnAP-1 needs the past only through eleven traces a cell. Beside it two from the same start: a grid whose cells keep traces of
+themselves alone (SnAP-0), and one that does not learn at all behind a readout that does.
 """
 
 import argparse
