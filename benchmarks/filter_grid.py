@@ -10,8 +10,9 @@ those at the start; float32. Digits are MNIST's where ``--root`` (or LMN_DATA) h
 Printed first: how far the gradients lie from the source's SnAP-1 and from back-propagation in double precision, max |difference| / max
 |gradient|. Then the least and the median time of a gradient, and the least time of a whole step (with Adam; of one sample with plain
 gradient descent), in milliseconds of the clock, beside the least processor time. DIR is a checkout of the source, grid-neurons; PYTHON
-one that has what it requires, see ``source/make_fixture.py``. "by hand" is the grid as one writes it in PyTorch, for autograd:
-cell by cell, or one anti-diagonal of independent cells after the other.
+one that has what it requires, see ``source/make_fixture.py``. "SnAP-1" takes the sweep that gives the numbers of the
+traces; "in chunks" of 14 steps it carries the traces forward. "by hand" is the grid as one writes it in PyTorch, for autograd: cell by
+cell, or one anti-diagonal of independent cells after the other. On a busy machine the least processor times say most.
 
 With ``--angle`` instead: the angle between the gradient of a rule of learning and that of back-propagation, over numbers of steps. With
 ``--memory``: the peak of what PyTorch allocates for one gradient, over numbers of steps.
