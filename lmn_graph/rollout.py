@@ -103,7 +103,7 @@ def rollout(
         return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
     options: dict[str, Any] = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
     if (found := rule.run(p, state, drives, steps=steps, **options)) is not None:
-        return found
+        return Trajectory(*found)
 
     def segment(state: State, start: int, stop: int) -> tuple[State, list[tuple[Tensor, ...]]]:
         outputs = []

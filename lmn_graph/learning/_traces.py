@@ -125,7 +125,7 @@ def _reached(source: np.ndarray, target: np.ndarray, n: int, hops: int | None) -
     """All pairs (i, d), d ≠ i, with a path of at most ``hops`` edges from i to d."""
     from scipy.sparse import csr_array, eye_array
 
-    step = csr_array((np.ones(len(source), dtype=np.int8), (source, target)), shape=(n, n)).astype(bool)
+    step = csr_array((np.ones(len(source), dtype=bool), (source, target)), shape=(n, n))  # parallel edges are one
     reach = frontier = eye_array(n, format="csr", dtype=bool)
     done = 0
     while frontier.nnz and (hops is None or done < hops):
@@ -167,10 +167,10 @@ class Traces:
         a, c = cells.coefficients()
         self.c = c
         self.keep = a[table.node]
-        self.sensitivity = a * cells.time_step * torch.exp(-cells.log_tau)
+        self.sensitivity = a * cells.ratio()
         self.feed = (c[graph.edge_index[1]] * cells.weight)[table.edge]
 
-    def over(self, start: Tensor, x: Tensor, s: Tensor, y: Tensor, grad: Tensor | None) -> Tensor:
+    def over(self, start: Tensor, x: Tensor, s: Tensor, y: Tensor, grad: Tensor | None, read: Tensor) -> Tensor:
         """Some time steps: the traces after them, and the gradient [E + P + 2N] of their loss.
 
         Args:
@@ -178,12 +178,13 @@ class Traces:
             x: inputs, [P, T, B].
             s, y: states and outputs, [N, T, B].
             grad: ∂loss/∂y as the loss sees it, [N, T, B], or None where there is no loss.
+            read: int64, the nodes where it enters.
         """
         circuit, cells = self.circuit, self.cells
         graph = circuit.connectivity
         heard = _kernels.multiply(graph.rowptr, graph.col, cells.weight, y.flatten(1)).view(y.shape)
         heard.index_add_(0, circuit.input_index, cells.input_weight[:, None, None] * x)
-        messages = None if grad is None else messages_of(circuit, cells, x, y, grad, self.perturbation)
+        messages = None if grad is None else messages_of(circuit, cells, x, y, grad, read, self.perturbation)
         total = y.new_zeros(sum(self.table.sizes))
         for t in range(y.size(1)):
             before = start if t == 0 else s[:, t - 1]
@@ -286,7 +287,9 @@ class Messages(NamedTuple):
         return arrived if self.perturbation.is_none else misread(arrived, self.noise, self.perturbation)
 
 
-def messages_of(circuit: Circuit, cells: Cells, x: Tensor, y: Tensor, grad: Tensor, perturbation: Perturbation) -> list[Messages]:
+def messages_of(
+    circuit: Circuit, cells: Cells, x: Tensor, y: Tensor, grad: Tensor, read: Tensor, perturbation: Perturbation
+) -> list[Messages]:
     """The messages of some time steps, that travel from the outputs against the edges within each step.
 
     Args:
@@ -294,12 +297,10 @@ def messages_of(circuit: Circuit, cells: Cells, x: Tensor, y: Tensor, grad: Tens
         x: inputs, [P, T, B].
         y: outputs, [N, T, B].
         grad: ∂loss/∂y as the loss sees it, [N, T, B].
+        read: int64, the nodes where it enters.
         perturbation: errors of their reading.
     """
-    noise = None
-    if perturbation.message_noise:
-        ports = circuit.connectivity.output_index
-        noise = perturbation.message_noise * grad[ports].square().mean(0).sqrt()
+    noise = perturbation.message_noise * grad[read].square().mean(0).sqrt() if perturbation.message_noise else None
     if compiled(x) is None:
         raw, sent = _level_by_level(circuit, cells, y, grad, noise, perturbation)
     else:

@@ -22,7 +22,7 @@ class Learned(NamedTuple):
         loss: the weighted loss, detached.
         terms: every term by itself, unweighted.
         prediction: [B, K], detached.
-        rate: mean absolute activity of the nodes that are read.
+        rate: mean absolute activity of all nodes.
     """
 
     loss: Tensor
@@ -87,5 +87,5 @@ class BPTT(LearningRule):
             total, terms = loss_for(y, loss)(output, y, machine=machine, x=x, epoch=epoch)
             if total.requires_grad:
                 total.backward()
-        rate = machine.readout.heard(output.trajectory.activity.detach()).abs().mean()
+        rate = output.trajectory.activity.detach().abs().mean()
         return Learned(total.detach(), terms, output.prediction.detach(), rate)

@@ -94,8 +94,8 @@ class _Run:
         """Without traces: the same gradient by a sweep against the edges, each cell for all times, exact on a graded graph."""
         circuit, cells = self.network.circuit, self.network.cells
         s, y = scan(circuit, cells, self.start, self.x)
-        learned, grad = self.judged(y[self.read])
-        given = circuit.kept(("given", tuple(self.read.tolist())), self.rows_read)
+        learned, grad = self.judged(y[self.read], y.abs().mean())
+        given = self.rows_read()
         hops = self.learner.hops
         gradients = pull_back(circuit, cells, self.start, self.x, s, y, grad.contiguous(), given=given, hops=hops, inputs=False)
         return list(gradients[:4]), learned
@@ -114,7 +114,7 @@ class _Run:
         total = self.x.new_zeros(sum(traces.table.sizes))
         start = self.start
         for first, x, s, y in self.chunks():
-            total += traces.over(start, x, s, y, self.everywhere(grad(first, y[self.read])))
+            total += traces.over(start, x, s, y, self.everywhere(grad(first, y[self.read])), self.read)
             start = s[:, -1]
         return list(total.split(list(traces.table.sizes))), learned
 
@@ -131,7 +131,7 @@ class _Run:
         """A gradient to the nodes that are read as one to all nodes."""
         return grad.new_zeros(len(self.start), *grad.shape[1:]).index_copy_(0, self.read, grad)
 
-    def judged(self, outputs: Tensor) -> tuple[Learned, Tensor]:
+    def judged(self, outputs: Tensor, rate: Tensor) -> tuple[Learned, Tensor]:
         """The loss for the outputs [P, T, B] of all times, and its gradient to them; the readout gets that of its parameters."""
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
@@ -140,7 +140,7 @@ class _Run:
             task = every_step(self.loss.task, self.readout.read_each(activity), self.y) if self.loss.every_step else self.task(prediction)
             grad, *others = gradients_to(self.weight * task, [leaf, *learned_by(self.readout)])
         add_gradients(learned_by(self.readout), others)
-        return self.learned(task, prediction, outputs.abs().mean()), grad
+        return self.learned(task, prediction, rate), grad
 
     def judged_in_passing(self) -> tuple[Learned, Callable[[int, Tensor], Tensor]]:
         """The loss, and a function (first step, outputs [P, t, B]) → its gradient to these outputs, called once for every chunk.
@@ -148,13 +148,14 @@ class _Run:
         Nothing is held for every step where the prediction is a sum over time; else the outputs are, which the readout needs.
         """
         if self.steps <= self.learner.chunk or not self.readout.additive or learned_by(self.readout):
-            learned, grad = self.judged(torch.cat([y[self.read] for _, _, _, y in self.chunks()], 1))
+            parts = [(y[self.read], y.abs().mean() * (y.size(1) / self.steps)) for _, _, _, y in self.chunks()]
+            learned, grad = self.judged(torch.cat([part for part, _ in parts], 1), torch.stack([rate for _, rate in parts]).sum())
             return learned, lambda first, outputs: grad[:, first : first + outputs.size(1)]
         prediction, task, rate = (self.x.new_zeros(()) for _ in range(3))
         for _, _, _, y in self.chunks():
             activity, share = y[self.read].permute(2, 1, 0), y.size(1) / self.steps
             prediction = prediction + self.readout.read(activity)
-            rate = rate + share * activity.abs().mean()
+            rate = rate + share * y.abs().mean()
             if self.loss.every_step:
                 task = task + share * every_step(self.loss.task, self.readout.read_each(activity), self.y)
         if self.loss.every_step:

@@ -12,6 +12,7 @@ from lmn_graph.learning.local import Local, add_gradients, gradients_to, learned
 from lmn_graph.losses import TaskLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.ops.filter_scan import filter_scan
+from lmn_graph.readouts.base import Readout
 from lmn_graph.rules.filter_grid import FilterState
 from topologies import _checks
 
@@ -43,6 +44,8 @@ class Online:
         if not isinstance(rule, Local):
             raise ValueError(f"rule must be SnAP or RTRL to learn from a stream, got {type(rule).__name__}")
         rule.check(machine)
+        if type(machine.readout).read_each is Readout.read_each:
+            raise ValueError(f"machine.readout must predict at every step, as Shoreline does, got {type(machine.readout).__name__}")
         self.machine, self.rule, self.loss = machine, rule, loss
         self.batch_size = _checks.integer("batch_size", batch_size, minimum=1)
         self.reset()
@@ -70,6 +73,10 @@ class Online:
             raise ValueError(f"x must have shape [{self.batch_size}, {ports}], streams and input ports, got {got}")
         if not bool(x.isfinite().all()):
             raise ValueError("x must be finite, got NaN or infinity")
+        if network.cells.bias.dtype != self.state.s.dtype:
+            raise ValueError(
+                f"machine must stay {self.state.s.dtype} while a stream goes on, got {network.cells.bias.dtype}; reset() begins anew"
+            )
         self.traces.update(network.cells)
         readout = machine.readout
         with torch.no_grad():
@@ -87,7 +94,8 @@ class Online:
             grad = torch.zeros_like(outputs)
             grad[read] = found
         with torch.no_grad():
-            gradient = self.traces.over(self.state.s, driven, s, outputs, grad)
+            nodes = torch.arange(len(outputs)) if readout.output_index is None else readout.output_index
+            gradient = self.traces.over(self.state.s, driven, s, outputs, grad, nodes)
         self.state = FilterState(s[:, 0], outputs[:, 0])
         if loss is not None:
             network.rule.add_gradients(*gradient.split(list(self.traces.table.sizes)))

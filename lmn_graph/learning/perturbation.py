@@ -19,7 +19,7 @@ class Perturbation:
         trace_noise: σ ≥ 0: normal noise added to every descendant trace after every step, σ times the root mean square of all traces
             of its kind in that sample.
         message_noise: σ ≥ 0: normal noise added to a message each time it is read, σ times the root mean square of the messages that
-            enter at the output ports in that step and sample.
+            enter at the nodes which are read, in that step and sample.
 
     Raises:
         ValueError: if a number is out of range.

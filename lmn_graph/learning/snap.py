@@ -44,7 +44,7 @@ class SnAP(Local):
 class RTRL(Local):
     """Real-time recurrent learning: traces of every cell that a parameter reaches. The gradient of BPTT, from the past alone.
 
-    A trace for every parameter and every cell after it: 22,610 pairs of cells and 90,440 traces on a raster of 28 × 10, as many in every
+    A trace for every parameter and every cell after it: 22,050 pairs of cells and 86,670 traces on a raster of 28 × 10, as many in every
     sample. Memory does not grow with T. Trains what :class:`SnAP` trains.
 
     Args:

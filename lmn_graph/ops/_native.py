@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from lmn_graph.ops._compiled import _quiet, has_compiler
 
 _log = logging.getLogger(__name__)
+_FLAGS = () if sys.platform == "win32" else ("-ftree-loop-vectorize",)  # torch turns it off for loops that it has vectorised itself
 
 
 def library(name: str) -> Any | None:
@@ -26,14 +28,18 @@ def _library(name: str) -> Any | None:
         from torch._inductor.codecache import CppCodeCache
 
         with _quiet():
-            return CppCodeCache.load((Path(__file__).parent / f"{name}.cpp").read_text(encoding="utf-8"))
+            text = (Path(__file__).parent / f"{name}.cpp").read_text(encoding="utf-8")
+            return CppCodeCache.load(text, extra_flags=_FLAGS)
     except Exception as error:  # whatever a compiler, a cache folder or another version of torch may say
         _log.warning("%s runs without its compiled form: %s", name, " ".join(f"{type(error).__name__}: {error}".split())[:300])
         return None
 
 
 def call(function: Any, *arguments: int | float | Tensor | None) -> None:
-    """Call a compiled function with integers, doubles and the addresses of contiguous tensors, null for None."""
+    """Call a compiled function with integers, doubles and the addresses of tensors, null for None.
+
+    Nothing behind an address is checked by the function: tensors must be on the CPU, contiguous and of the sizes that it expects.
+    """
     function(*map(_argument, arguments))
 
 
@@ -41,6 +47,7 @@ def _argument(value: int | float | Tensor | None) -> Any:
     if value is None:
         return None
     if isinstance(value, Tensor):
-        assert value.is_contiguous()
+        if not value.is_contiguous() or value.device.type != "cpu":
+            raise ValueError(f"tensors of compiled loops must be contiguous and on the CPU, got {tuple(value.shape)} on {value.device}")
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)

@@ -76,22 +76,16 @@ class Order:
         source, target = connectivity.edge_index
         by_level = torch.argsort(self.level[target], stable=True)
         counts = torch.bincount(self.level[target], minlength=len(self.sizes)).tolist()
-        starts = [0]
-        for size in self.sizes:
-            starts.append(starts[-1] + size)
+        size = torch.tensor(self.sizes, device=source.device)
+        start = size.cumsum(0) - size
         found = []
-        for number, edges in enumerate(by_level.split(counts)):
-            nodes = self.nodes[starts[number] : starts[number + 1]]
+        for number, (nodes, edges) in enumerate(zip(self.nodes.split(self.sizes), by_level.split(counts))):
             heard = self.level[source[edges]]
-            before = heard.unique()
-            # where the nodes of each earlier level begin among the columns
-            offset = torch.zeros(len(self.sizes), dtype=torch.long, device=nodes.device)
-            sizes = torch.tensor(self.sizes, device=nodes.device)[before]
-            offset[before] = sizes.cumsum(0) - sizes
-            start = torch.tensor(starts, device=nodes.device)
-            column = offset[heard] + self.place[source[edges]] - start[heard]
-            row = self.place[target[edges]] - starts[number]
-            found.append(Level(nodes, edges, tuple(before.tolist()), _pattern(row, column, nodes.numel(), int(sizes.sum()))))
+            before, among = heard.unique(return_inverse=True)
+            offset = size[before].cumsum(0) - size[before]  # where the nodes of each earlier level begin among the columns
+            column = offset[among] + self.place[source[edges]] - start[heard]
+            row = self.place[target[edges]] - start[number]
+            found.append(Level(nodes, edges, tuple(before.tolist()), _pattern(row, column, nodes.numel(), int(size[before].sum()))))
         return found
 
 

@@ -19,7 +19,8 @@ struct Circuit {
   const scalar *weight, *input_weight, *log_tau, *bias, *start, *x;
 
   int64_t row() const { return T * B; }
-  double ratio(int64_t i) const { return time_step * std::exp(-static_cast<double>(log_tau[i])); }
+  // time step over time constant; what is larger than the bound has forgotten all the same
+  double ratio(int64_t i) const { return std::min(time_step * std::exp(-static_cast<double>(log_tau[i])), 1e4); }
 };
 
 template <typename scalar>
@@ -170,7 +171,7 @@ struct Adjoint {
         along -= of.input_weight[port] * with;
         if (d_x != nullptr) mix<scalar>(of.input_weight[port] * take[i], held, 0, nullptr, 0, nullptr, d_x + port * row, row);
       }
-      d_log_tau[i] = keep[i] * static_cast<scalar>(of.ratio(i)) * along;
+      d_log_tau[i] = static_cast<scalar>(std::exp(-of.ratio(i)) * of.ratio(i)) * along;
       if (d_start != nullptr)
         for (int64_t b = 0; b < B; ++b) d_start[i * B + b] = keep[i] * held[b];
     }

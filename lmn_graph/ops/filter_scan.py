@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _kernels, _native
 from lmn_graph.ops._order import Level, Order
+from lmn_graph.ops.weighted import sparse_product
 
 NAMES = {torch.float32: "float", torch.float64: "double"}
 BLOCK = 64  # time steps that a level filters in one matrix product: linear in T, where one product for all would be quadratic
@@ -29,19 +32,23 @@ class Circuit:
 
     def __init__(self, connectivity: Connectivity, input_index: Tensor) -> None:
         self.connectivity = connectivity
-        self.order = Order.of(connectivity)
         self.input_index = input_index
-        self.sequence = self.order.nodes.int()
-        port = torch.full((connectivity.num_nodes,), -1, dtype=torch.int32, device=input_index.device)
-        port[input_index] = torch.arange(len(input_index), dtype=torch.int32, device=input_index.device)
-        self.port = port
         self._kept: dict[Any, Any] = {}
+        with torch.inference_mode(False):  # a circuit first run in an evaluation may be trained later
+            self.order = Order.of(connectivity)
+            self.sequence = self.order.nodes.int()
+            self.port = torch.full((connectivity.num_nodes,), -1, dtype=torch.int32, device=input_index.device)
+            self.port[input_index] = torch.arange(len(input_index), dtype=torch.int32, device=input_index.device)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What depends on the circuit alone, made when first asked for."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """What depends on the circuit alone, made when first asked for; inside a transform of functions it is made for that alone."""
+        if key in self._kept:
+            return self._kept[key]
+        with torch.inference_mode(False):
+            made = make()
+        if not _is_transformed(self.port):
+            self._kept[key] = made
+        return made
 
     @property
     def levels(self) -> list[Level]:
@@ -74,11 +81,17 @@ class Cells(NamedTuple):
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """a = exp(−Δt/τ), which a cell keeps of its state in a step, and c = 1 − a, which it takes in; [N] each."""
-        ratio = self.time_step * torch.exp(-self.log_tau)
+        ratio = self.ratio()
         return torch.exp(-ratio), -torch.expm1(-ratio)
+
+    def ratio(self) -> Tensor:
+        """Δt/τ [N], at most 10⁴: more makes no difference, but an overflow would."""
+        return self.time_step * torch.exp(-self.log_tau.clamp(min=math.log(self.time_step / 1e4)))
 
     def to(self, dtype: torch.dtype) -> Cells:
         """The same in another precision."""
+        if all(part.dtype == dtype for part in self[:4]):
+            return self
         return self._replace(**{name: getattr(self, name).to(dtype) for name in self._fields[:-1]})
 
 
@@ -101,12 +114,28 @@ def filter_scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tup
 
     Returns:
         s and y, [N, T, B] each, with gradients of every order.
+
+    Raises:
+        ValueError: if a tensor has another shape, or another dtype than x.
     """
     tensors = (cells.weight, cells.input_weight, cells.log_tau, cells.bias, start, x)
-    if compiled(x) is None:
-        return by_level(circuit, cells, start, x)
-    s, y = _Scan.apply(circuit, cells.time_step, *tensors)
-    return s, y
+    _check(circuit, tensors)
+    with _kernels.exact(x):
+        if compiled(x) is None or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+            return by_level(circuit, cells, start, x)
+        s, y = _Scan.apply(circuit, cells.time_step, *tensors)
+        return s, y
+
+
+def _check(circuit: Circuit, tensors: tuple[Tensor, ...]) -> None:
+    graph, (nodes, ports) = circuit.connectivity, (circuit.connectivity.num_nodes, len(circuit.input_index))
+    x = tensors[-1]
+    if x.dim() != 3 or x.size(0) != ports or x.size(1) < 1:
+        raise ValueError(f"x must have shape [{ports}, T, B] with T >= 1, got {tuple(x.shape)}")
+    shapes = ((graph.num_edges,), (ports,), (nodes,), (nodes,), (nodes, x.size(2)))
+    for name, tensor, shape in zip((*Cells._fields[:4], "start"), tensors, shapes):
+        if tuple(tensor.shape) != shape or tensor.dtype != x.dtype:
+            raise ValueError(f"{name} must be {x.dtype} {list(shape)} for this circuit, got {tensor.dtype} {list(tensor.shape)}")
 
 
 def by_level(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +154,7 @@ def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Te
     _, c = cells.coefficients()
     time = torch.arange(steps, device=x.device, dtype=x.dtype)
     lag = (time[:, None] - time).clamp(min=0)
-    ratio = cells.time_step * torch.exp(-cells.log_tau)[:, None, None]
+    ratio = cells.ratio()[:, None, None]
     decayed = torch.exp(-ratio * (time[:, None] + 1)) * start[:, None]
     driven = x.new_zeros(nodes, steps, batch_size).index_add(0, circuit.input_index, cells.input_weight[:, None, None] * x)
     states: list[Tensor] = []
@@ -134,7 +163,7 @@ def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Te
         heard = driven[level.nodes]
         if level.before:
             sources = torch.cat([outputs[number] for number in level.before]) if len(level.before) > 1 else outputs[level.before[0]]
-            summed = _kernels.spmm(*level.pattern, cells.weight[level.edges], sources.flatten(1), False)
+            summed = sparse_product(level.pattern, cells.weight[level.edges], sources.flatten(1))
             heard = heard + summed.view(heard.shape)
         kernel = (c[level.nodes, None, None] * torch.exp(-ratio[level.nodes] * lag)).tril()  # what was heard at u counts a^(t − u) at t
         states.append(torch.baddbmm(decayed[level.nodes], kernel, heard))
@@ -145,10 +174,14 @@ def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Te
 
 def compiled(like: Tensor) -> Any | None:
     """The compiled loops for tensors of this kind, or None."""
-    watched = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-    if like.device.type != "cpu" or like.dtype not in NAMES or not like.numel() or watched:
+    if like.device.type != "cpu" or like.dtype not in NAMES or not like.numel() or torch.compiler.is_compiling() or _is_transformed(like):
         return None
     return _native.library("filter_scan")
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor may have no memory of its own: inside a transform of functions, or fake."""
+    return torch._C._are_functorch_transforms_active() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
 def call_on(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *more: int | float | Tensor | None) -> None:
@@ -156,7 +189,7 @@ def call_on(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor,
     graph = circuit.connectivity
     _native.call(
         getattr(compiled(x), f"{name}_{NAMES[x.dtype]}"),
-        *(graph.num_nodes, x.size(1), x.size(2), cells.time_step),
+        *(graph.num_nodes, x.size(1), x.size(2), float(cells.time_step)),
         *(circuit.sequence, graph.rowptr, graph.col, graph.rowptr_t, graph.col_t, graph.perm_t, circuit.port),
         *(cells.weight, cells.input_weight, cells.log_tau, cells.bias, start, x, *more),
     )

@@ -142,7 +142,7 @@ class UpdateRule(MessagePassing):
     def step(self, p: Any, state: State, drive: Tensor | None) -> tuple[State, Tensor]:
         """One step, pure: the next state and the activity, for what :meth:`prepare` returned."""
 
-    def run(self, p: Any, state: State, drives: Tensor | None, **options: Any) -> Any:
+    def run(self, p: Any, state: State, drives: Tensor | None, **options: Any) -> tuple[Tensor, State, dict[str, Tensor]] | None:
         """A whole rollout, where a rule has an exact form faster than step after step; None where it has none, as here.
 
         Args:
@@ -152,7 +152,7 @@ class UpdateRule(MessagePassing):
             options: ``steps``, ``record``, ``truncate``, ``checkpoint``, ``inject`` of :func:`lmn_graph.rollout.rollout`.
 
         Returns:
-            a ``Trajectory``, or None.
+            activity [B, T, N(, C)], the state after the last step, and what was to be recorded, as a ``Trajectory`` holds them; or None.
         """
         return None
 

@@ -185,22 +185,18 @@ class FilterGrid(UpdateRule):
         return FilterParameters(self.resolve(graph), self.cells())
 
     def step(self, p: FilterParameters, state: FilterState, drive: Tensor | None) -> tuple[FilterState, Tensor]:
-        cells = p.cells if p.cells.bias.dtype == state.s.dtype else p.cells.to(state.s.dtype)
-        driven = torch.zeros_like(state.s)
-        if drive is not None:
-            index = self.input_index
-            driven = driven.index_add(0, index, cells.input_weight[:, None] * drive.index_select(0, index))
-        a, c = (part[:, None] for part in cells.coefficients())
-        if not self.instantaneous:
-            heard = self.weighted_sum(p.connectivity, state.y, ops.EdgeWeight(p.connectivity, cells.weight)) + driven
-            s = a * state.s + c * heard
-            y = torch.tanh(s + cells.bias[:, None])
+        cells, ports = p.cells.to(state.s.dtype), self.input_index
+        x = state.s.new_zeros(ports.numel(), state.s.size(1)) if drive is None else drive.index_select(0, ports).to(state.s.dtype)
+        if self.instantaneous and not self._is_propagated():
+            s, y = (part.squeeze(1) for part in filter_scan(self.circuit(), cells, state.s, x.unsqueeze(1)))
             return FilterState(s, y), y
-        if self._is_propagated():
+        driven = torch.zeros_like(state.s).index_add(0, ports, cells.input_weight[:, None] * x)
+        if self.instantaneous:
             s, y = self._level_by_level(p.connectivity, cells, state.s, driven)
         else:
-            x = state.s.new_zeros(self.input_index.numel(), 1, state.s.size(1)) if drive is None else drive[self.input_index].unsqueeze(1)
-            s, y = (part.squeeze(1) for part in filter_scan(self.circuit(), cells, state.s, x))
+            a, c = (part[:, None] for part in cells.coefficients())
+            s = a * state.s + c * (self.weighted_sum(p.connectivity, state.y, ops.EdgeWeight(p.connectivity, cells.weight)) + driven)
+            y = torch.tanh(s + cells.bias[:, None])
         return FilterState(s, y), y
 
     def _level_by_level(self, connectivity: Connectivity, cells: Cells, s: Tensor, driven: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,14 +210,14 @@ class FilterGrid(UpdateRule):
             y = torch.where(here, torch.tanh(after + cells.bias[:, None]), y)
         return after, y
 
-    def run(self, p: FilterParameters, state: FilterState, drives: Tensor | None, **options: Any) -> Any:
+    def run(
+        self, p: FilterParameters, state: FilterState, drives: Tensor | None, **options: Any
+    ) -> tuple[Tensor, FilterState, dict[str, Tensor]] | None:
         """All steps at once, cell by cell: each is linear in time, given what it hears."""
         if not self.instantaneous or self._is_propagated():
             return None
-        from lmn_graph.rollout import Trajectory
-
         steps, truncate, checkpoint = options["steps"], options["truncate"], options["checkpoint"]
-        cells = p.cells if p.cells.bias.dtype == state.s.dtype else p.cells.to(state.s.dtype)
+        cells = p.cells.to(state.s.dtype)
         if drives is None:
             drives = torch.zeros_like(state.s).unsqueeze(0)
         x = drives.index_select(1, self.input_index).transpose(0, 1)
@@ -239,7 +235,7 @@ class FilterGrid(UpdateRule):
             start = parts[-1][0][:, -1]
         s, y = parts[0] if len(parts) == 1 else (torch.cat(found, 1) for found in zip(*parts))
         fields = {name: field.permute(2, 1, 0) for name, field in (("s", s), ("y", y)) if name in options["record"]}
-        return Trajectory(y.permute(2, 1, 0), FilterState(s[:, -1], y[:, -1]), fields)
+        return y.permute(2, 1, 0), FilterState(s[:, -1].clone(), y[:, -1].clone()), fields  # a view would hold the whole history
 
     def extra_repr(self) -> str:
         return f"order={self.order!r}, time_step={self.time_step:g}, tau=({self.tau[0]:g}, {self.tau[1]:g})"

@@ -71,14 +71,17 @@ class TrainingModule(LightningModule):
 
     def _learned(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """The loss with the gradient of the learning rule: a backward pass through it adds just that to every parameter."""
-        self.zero_grad()
+        parameters = list(self.machine.parameters())
+        kept = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
         learned = self.learning.gradients(self.machine, x, y, loss=self.loss, epoch=self.current_epoch)
         total = learned.loss
-        for parameter in self.machine.parameters():
+        for parameter, before in zip(parameters, kept):
             if parameter.grad is not None:
                 linear = (parameter * parameter.grad).sum()
                 total = total + (linear - linear.detach())
-        self.zero_grad()
+            parameter.grad = before
         return total, learned.terms, learned.prediction, learned.rate
 
     def on_train_epoch_start(self) -> None:

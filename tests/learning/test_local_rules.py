@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 from allocations import Allocations
+from torch_geometric.data import Data
 
 import topologies
 from lmn_graph.learning import BPTT, RTRL, Perturbation, SnAP, compare
 from lmn_graph.learning._traces import TraceTable
 from lmn_graph.losses import TaskLoss, TotalLoss
+from lmn_graph.readouts import READOUTS
 from lmn_graph.rules import FilterGrid, TanhLattice
 
 
@@ -148,7 +150,8 @@ def test_memory_does_not_grow_with_the_sequence(machine_on, gradients_by):
     peaks = {}
     for rule in (SnAP(1, chunk=16), RTRL(chunk=16), BPTT()):
         for steps in (40, 400):
-            machine = machine_on(topologies.raster(4, 3), steps=steps)
+            machine = machine_on(topologies.raster(4, 3, output_rows=4), steps=steps)  # every node is read
+            machine.readout = READOUTS["Shoreline"](machine.topology, 3, steps)
             x, y = torch.randn(2, steps, 4, dtype=torch.float64), torch.tensor([0, 2])
             rule.gradients(machine, x, y)
             with Allocations() as watched:
@@ -193,6 +196,24 @@ def test_noise_is_drawn_from_the_global_generator_and_is_as_large_as_asked(machi
         one = gradients_by(rule, machine, x, y)["rule.w_left"]
         torch.manual_seed(1)
         assert torch.equal(gradients_by(rule, machine, x, y)["rule.w_left"], one)
+
+
+def test_noise_of_messages_is_measured_where_they_enter(machine_on, batch_for, gradients_by):
+    """A readout of other nodes than the ports of the graph has noise all the same."""
+    machine = machine_on(topologies.raster(4, 3), steps=3)
+    x, y = batch_for(machine, 2)
+    machine.readout.output_index = torch.tensor([3, 7, 8])
+    noisy = SnAP(1, perturbation=Perturbation(message_noise=1.0))
+    assert not torch.equal(gradients_by(noisy, machine, x, y)["rule.w_left"], gradients_by(noisy, machine, x, y)["rule.w_left"])
+
+
+def test_many_parallel_edges_are_as_many_weights(machine_on, batch_for, gradients_by, compiler):
+    """256 of them: counted in eight bits they would be none."""
+    edges = torch.tensor([[0] * 256 + [1], [1] * 256 + [2]])
+    graph = Data(edge_index=edges, num_nodes=3, input_index=torch.tensor([0]), output_index=torch.tensor([2, 1]))
+    machine = machine_on(graph, gain=0.1)
+    x, y = batch_for(machine)
+    assert_same(gradients_by(RTRL(), machine, x, y), gradients_by(BPTT(), machine, x, y))
 
 
 def test_bad_input_is_named(machine_on, batch_for):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import networkx as nx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torch_geometric.data import Data
 
 import topologies
@@ -149,9 +152,20 @@ def test_single_precision_is_as_good_as_it_can_be():
     torch.testing.assert_close(single.double(), exact, rtol=0, atol=2e-5)
 
 
-def test_half_precision_empty_batches_and_vmap_take_the_plain_way():
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_half_precision_empty_batches_vmap_and_tangents_take_the_plain_way():
     circuit, cells, start, x = case(topologies.raster(2, 2), [0, 2], 3)
     want = filter_scan(circuit, cells, start, x)[1]
+    many = torch.stack([x, 2 * x]).detach()
+    mapped = torch.vmap(lambda one: filter_scan(circuit, cells, start, one)[1])(many)
+    torch.testing.assert_close(mapped[0], want)
+    along = torch.randn_like(x)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(filter_scan(circuit, cells, start, forward_ad.make_dual(x, along))[1]).tangent
+    step = 1e-6
+    ends = [filter_scan(circuit, cells, start, x + sign * step * along)[1] for sign in (1, -1)]
+    torch.testing.assert_close(tangent, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-8)
+    copy.deepcopy(circuit)  # nothing of a transform stays in it
     half = filter_scan(circuit, cells.to(torch.bfloat16), start.bfloat16(), x.bfloat16())[1]
     torch.testing.assert_close(half.double(), want, rtol=0, atol=0.1)
     assert filter_scan(circuit, cells, start[:, :0], x[:, :, :0])[1].shape == (4, 3, 0)
@@ -165,6 +179,66 @@ def test_what_was_given_is_not_changed_and_need_not_be_contiguous():
         torch.testing.assert_close(filter_scan(circuit, cells, start, transposed), filter_scan(circuit, cells, start, x))
         for part, before in zip((*cells[:4], start, transposed), kept):
             assert torch.equal(part, before)
+
+
+@pytest.mark.parametrize("compiler", ["auto", "never"])
+def test_a_circuit_first_run_in_inference_mode_can_be_trained(compiler, monkeypatch):
+    monkeypatch.setenv("LMN_COMPILE", compiler)
+    circuit, cells, start, x = case(topologies.raster(3, 2), [0, 2, 4], 3)
+    with torch.inference_mode():
+        by_level(circuit, cells, start, x)
+        value = filter_scan(circuit, cells, start, x)[1].clone()
+    found = filter_scan(circuit, cells, start, x)[1]
+    torch.testing.assert_close(found.detach(), value)
+    (gradient,) = torch.autograd.grad(found.square().sum(), cells.weight, create_graph=True)
+    assert bool((torch.autograd.grad(gradient.sum(), x)[0] != 0).any())
+
+
+def test_autocast_does_not_round():
+    circuit, cells, start, x = case(topologies.raster(3, 2), [0, 2, 4], 3)
+    single = cells.to(torch.float32), start.float(), x.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [filter_scan(circuit, *single), by_level(circuit, *single)]
+    for s, y in found[:1]:
+        torch.testing.assert_close((s, y), by_level(circuit, *single), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("log_tau", [-100.0, 60.0])
+def test_extreme_time_constants_leave_finite_gradients(log_tau):
+    """A cell that forgets at once, one that never changes."""
+    circuit, cells, start, x = case(topologies.raster(2, 2), [0, 2], 3)
+    cells = Cells.of([part.detach().float().requires_grad_() for part in cells[:4]], cells.time_step)
+    with torch.no_grad():
+        cells.log_tau.fill_(log_tau)
+    for form in (filter_scan, by_level):
+        y = form(circuit, cells, start.detach().float(), x.detach().float())[1]
+        for gradient in torch.autograd.grad(y.sum(), cells[:4]):
+            assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"weight": torch.zeros(3)}, r"weight must be torch.float64 \[4\] for this circuit, got torch.float32 \[3\]"),
+        ({"log_tau": torch.zeros(4)}, r"log_tau must be torch.float64 \[4\] for this circuit, got torch.float32 \[4\]"),
+        ({"start": torch.zeros(4, 5, dtype=torch.float64)}, r"start must be torch.float64 \[4, 2\]"),
+        ({"x": torch.zeros(3, 3, 2, dtype=torch.float64)}, r"x must have shape \[2, T, B\] with T >= 1, got \(3, 3, 2\)"),
+        ({"x": torch.zeros(2, 0, 2, dtype=torch.float64)}, r"x must have shape \[2, T, B\] with T >= 1"),
+    ],
+)
+def test_what_does_not_fit_is_named(broken, message):
+    """Loops in C++ look at nothing themselves."""
+    circuit, cells, start, x = case(topologies.raster(2, 2), [0, 2], 3)
+    parts = {**cells._asdict(), "start": start, "x": x, **broken}
+    start, x = parts.pop("start"), parts.pop("x")
+    with pytest.raises(ValueError, match=message):
+        filter_scan(circuit, Cells(**parts), start, x)
+
+
+def test_an_integer_time_step_is_a_number_like_any_other():
+    circuit, cells, start, x = case(topologies.raster(2, 2), [0, 2], 3)
+    found = filter_scan(circuit, cells._replace(time_step=1), start, x)
+    torch.testing.assert_close(found, by_level(circuit, cells._replace(time_step=1.0), start, x))
 
 
 @pytest.mark.parametrize("seed", range(4))

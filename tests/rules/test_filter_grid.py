@@ -193,6 +193,23 @@ def test_a_run_without_drive_decays():
     assert torch.equal(after.activity, rollout(rule, torch.zeros(1, 6), steps=300, state=driven.state).activity)
 
 
+@pytest.mark.parametrize("cells", [torch.float32, torch.float64])
+@pytest.mark.parametrize("driven", [torch.float32, torch.float64])
+def test_a_step_takes_cells_and_drive_of_either_precision(cells, driven):
+    """By PyG's path as the reference; where one parameter differs from the others too."""
+    rule = FilterGrid(topologies.raster(3, 3)).to(cells)
+    rule.log_tau.data = rule.log_tau.data.double()
+    drive = torch.randn(9, 2, dtype=driven)
+    state = rule.initial_state(2)
+    for _ in range(3):
+        state, activity = rule(state, drive)
+        rule.reference = True
+        _, want = rule(state, drive)
+        rule.reference = False
+        _, activity = rule(state, drive)
+        torch.testing.assert_close(activity, want)
+
+
 def test_a_machine_reaches_from_shore_to_shore_in_one_step():
     graph = topologies.raster(5, 4)
     machine = LatticeMachine(graph, PROJECTORS["Stream"]((1, 5), graph), FilterGrid(graph), READOUTS["Shoreline"](graph, 4, 1), steps=1)
