@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lmn_graph.learning._traces import Traces, TraceTable
+from lmn_graph.learning._table import TraceTable
+from lmn_graph.learning._traces import Traces
 from lmn_graph.learning.base import Learned, LearningRule, loss_for
 from lmn_graph.learning.perturbation import Perturbation
 from lmn_graph.losses import TotalLoss, every_step

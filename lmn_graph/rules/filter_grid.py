@@ -19,7 +19,7 @@ from lmn_graph.ops.filter_scan import Cells, Circuit, filter_scan
 from lmn_graph.rules.base import RULES, UpdateRule
 from topologies import _checks
 
-Order = Literal["topological", "synchronous"]
+CellOrder = Literal["topological", "synchronous"]
 ORDERS = ("topological", "synchronous")
 
 
@@ -76,7 +76,7 @@ class FilterGrid(UpdateRule):
         self,
         topology: Data | Connectivity,
         *,
-        order: Order = "topological",
+        order: CellOrder = "topological",
         time_step: float = 1e-3,
         tau: tuple[float, float] = (1e-3, 20e-3),
         gain: float = 1.0,

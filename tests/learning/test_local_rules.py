@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 import topologies
 from lmn_graph.learning import BPTT, RTRL, Perturbation, SnAP, compare
-from lmn_graph.learning._traces import TraceTable
+from lmn_graph.learning._table import TraceTable
 from lmn_graph.losses import TaskLoss, TotalLoss
 from lmn_graph.readouts import READOUTS
 from lmn_graph.rules import FilterGrid, TanhLattice
