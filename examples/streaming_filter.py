@@ -5,7 +5,8 @@ python examples/streaming_filter.py [picture.png] [--steps 6000]
 Every few hundred steps of 1 ms the stream changes between tones of three pitches, in noise: which one is playing? A single sample tells
 next to nothing. At every step the grid gives its answer first, is then told the right one, and takes one step of gradient descent, for
 which SnAP-1 needs the past only through eleven traces a cell. Beside it two from the same start: a grid whose cells keep traces of
-themselves alone (SnAP-0), and one that does not learn at all behind a readout that does.
+themselves alone (SnAP-0), and one that does not learn at all behind a readout that does. A tone is told by the cells' own memory: what
+traces of others add is nothing here.
 """
 
 import argparse
@@ -66,6 +67,8 @@ def main() -> None:
     parser.add_argument("picture", nargs="?", default="streaming_filter.png")
     parser.add_argument("--steps", type=int, default=6000)
     arguments = parser.parse_args()
+    if arguments.steps < WINDOW:
+        parser.error(f"--steps must be at least {WINDOW}, a window of the stream, got {arguments.steps}")
     torch.set_num_threads(1)
     print(f"right answers, of {WINDOW} steps each (by chance {1 / len(PITCHES):.2f})")
     rules = {"SnAP-1": SnAP(1), "SnAP-0": SnAP(0), "readout alone": SnAP(0)}

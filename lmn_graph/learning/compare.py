@@ -50,15 +50,23 @@ def compare(
         machine, x, y, loss: as for :meth:`lmn_graph.learning.LearningRule.gradients`.
         rule: what is judged.
         reference: what it is judged by; back-propagation through time where None.
+
+    Raises:
+        ValueError: if nothing learns, or a rule is none.
     """
     named = [(name, parameter) for name, parameter in machine.named_parameters() if parameter.requires_grad]
+    if not named:
+        raise ValueError("machine must have a parameter that learns, got none")
+    for name, given in (("rule", rule), ("reference", reference or BPTT())):
+        if not isinstance(given, LearningRule):
+            raise ValueError(f"{name} must be a LearningRule such as SnAP(1), got {given!r}")
     kept = [parameter.grad for _, parameter in named]
     found = []
     try:
         for learner in (rule, reference or BPTT()):
             for _, parameter in named:
                 parameter.grad = None
-            with torch.random.fork_rng(devices=[]):  # the same dropout for both
+            with torch.random.fork_rng(devices=[]):  # the same dropout for both, on the CPU
                 learner.gradients(machine, x, y, loss=loss)
             gradients = (parameter.grad for _, parameter in named)
             found.append([torch.zeros_like(p) if g is None else g for (_, p), g in zip(named, gradients)])

@@ -19,6 +19,9 @@ def sgd(module: nn.Module, lr: float) -> torch.optim.SGD:
         module: a machine, a rule, or what contains some.
         lr: η > 0.
 
+    Raises:
+        ValueError: if η is out of range or nothing learns.
+
     Source: the hardware-realistic setting of grid-neurons (github.com/ThomasPluck/grid-neurons).
     """
     lr = _checks.number("lr", lr, above=0)
@@ -32,4 +35,6 @@ def sgd(module: nn.Module, lr: float) -> torch.optim.SGD:
     for parameter in module.parameters():
         if parameter.requires_grad:
             groups.setdefault(scales.get(parameter, 1.0), []).append(parameter)
+    if not any(groups.values()):
+        raise ValueError("module must have a parameter that learns, got none")
     return torch.optim.SGD([{"params": params, "lr": lr * scale} for scale, params in groups.items() if params], lr=lr)

@@ -46,6 +46,8 @@ class Local(LearningRule):
 
     def check(self, machine: LatticeMachine, loss: TotalLoss | None = None) -> None:
         """A ValueError for a machine without filter cells in topological order, with a projector that learns, or with other loss terms."""
+        if not isinstance(machine, LatticeMachine):
+            raise ValueError(f"machine must be a LatticeMachine, got {type(machine).__name__}")
         name, rule = type(self).__name__, machine.rule
         if not isinstance(rule, FilterGrid) or not rule.instantaneous:
             got = f"FilterGrid(order={rule.order!r})" if isinstance(rule, FilterGrid) else type(rule).__name__
@@ -53,8 +55,13 @@ class Local(LearningRule):
         if any(parameter.requires_grad for parameter in machine.projector.parameters()):
             got = type(machine.projector).__name__
             raise ValueError(f"machine.projector must have no parameters that learn for {name}, as Stream has none, got {got}")
-        if machine.inject != "every" or machine.halting is not None:
-            raise ValueError(f"machine must be driven at every step and not halt for {name}, got inject={machine.inject!r}")
+        for option, given, wanted in (
+            ("inject", machine.inject, "every"),
+            ("halting", machine.halting, None),
+            ("truncate", machine.truncate, None),
+        ):
+            if given != wanted:
+                raise ValueError(f"machine.{option} must be {wanted!r} for {name}, got {given!r}")
         if loss is not None and any(loss.weights[term] > 0 for term in loss.terms):
             raise ValueError(f"loss must be on the task alone for {name}, got the terms {', '.join(loss.terms)}")
 
@@ -63,6 +70,8 @@ class Local(LearningRule):
     ) -> Learned:
         loss = loss_for(y, loss)
         self.check(machine, loss)
+        if torch.is_inference_mode_enabled():
+            raise ValueError("gradients must be asked for outside of torch.inference_mode")
         network = network_of(machine)
         run = _Run(self, machine, network, inputs_of(machine, x), loss, y, epoch)
         with torch.no_grad():
@@ -182,6 +191,8 @@ class _Run:
 
     def learned(self, task: Tensor, prediction: Tensor, rate: Tensor) -> Learned:
         task = task.detach()
+        if not bool(task.isfinite()):
+            raise ValueError(f"loss must be finite, got {float(task)}: y has such values, or learning has diverged")
         return Learned(self.weight * task, {"task": task}, prediction.detach(), rate.detach())
 
 
@@ -206,6 +217,8 @@ def inputs_of(machine: LatticeMachine, x: Tensor) -> Tensor:
         drive = drive.unsqueeze(1).expand(-1, machine.steps, -1)
     if drive.size(1) != machine.steps:
         raise ValueError(f"x must give a drive for each of the machine's {machine.steps} steps, got {drive.size(1)}")
+    if not drive.numel():
+        raise ValueError(f"x must hold a sample at least, got shape {tuple(x.shape)}")
     if not bool(drive.isfinite().all()):
         raise ValueError("x must be finite, got NaN or infinity")
     return drive.permute(2, 1, 0).to(rule.bias.dtype).contiguous()

@@ -24,14 +24,30 @@ def rtrl(*, chunk: int = 64) -> LearningRule:
 
 
 @LEARNING.register
-def snap(k: int = 1, *, chunk: int = 64) -> LearningRule:
-    """The sparse k-step approximation of real-time recurrent learning for filter cells.
+def snap(
+    k: int = 1,
+    *,
+    leak: float = 0.0,
+    gain_positive: float = 1.0,
+    gain_negative: float = 1.0,
+    subtraction: float = 0.0,
+    trace_noise: float = 0.0,
+    message_noise: float = 0.0,
+    chunk: int = 64,
+) -> LearningRule:
+    """The sparse k-step approximation of real-time recurrent learning for filter cells, with the errors that a chip would make.
 
     Args:
         k: edges over which traces reach; 0 keeps those of a cell about itself.
+        leak: share of a descendant trace that is lost in every step, in [0, 1).
+        gain_positive: factor of positive messages as they are read.
+        gain_negative: factor of negative messages as they are read.
+        subtraction: relative error of a descendant trace before this step's part is taken off.
+        trace_noise: noise of descendant traces in every step, relative to their root mean square.
+        message_noise: noise of messages as they are read, relative to the root mean square of those that enter.
         chunk: time steps whose states are held at once.
     """
-    return SnAP(k, chunk=chunk)
+    return SnAP(k, perturbation=Perturbation(leak, gain_positive, gain_negative, subtraction, trace_noise, message_noise), chunk=chunk)
 
 
 @LEARNING.register
@@ -45,15 +61,10 @@ def snap1(
     message_noise: float = 0.0,
     chunk: int = 64,
 ) -> LearningRule:
-    """The local rule of grid-neurons: traces of a cell and of its descendants, with the errors that a chip would make.
+    """The local rule of grid-neurons: SnAP with k = 1, traces of a cell and of its descendants.
 
     Args:
-        leak: share of a descendant trace that is lost in every step, in [0, 1).
-        gain_positive: factor of positive messages as they are read.
-        gain_negative: factor of negative messages as they are read.
-        subtraction: relative error of a descendant trace before this step's part is taken off.
-        trace_noise: noise of descendant traces in every step, relative to their root mean square.
-        message_noise: noise of messages as they are read, relative to the root mean square of those that enter at the output ports.
+        leak, gain_positive, gain_negative, subtraction, trace_noise, message_noise: errors of a chip, as for ``snap``.
         chunk: time steps whose states are held at once.
     """
-    return SnAP(1, perturbation=Perturbation(leak, gain_positive, gain_negative, subtraction, trace_noise, message_noise), chunk=chunk)
+    return snap(1, **locals())

@@ -16,8 +16,8 @@ class Perturbation:
         gain_positive: factor of a message that is > 0 where it is read; what is passed on carries it.
         gain_negative: the same for other messages.
         subtraction: δ: a descendant trace is read :math:`(1 + \delta)` times before this step's part is taken off.
-        trace_noise: σ ≥ 0: normal noise added to every descendant trace after every step, σ times the root mean square of all traces
-            of its kind in that sample.
+        trace_noise: σ ≥ 0: normal noise added to every descendant trace after every step, σ times the root mean square of the traces
+            of its kind in that sample; where traces feed each other (k > 1, or a graph with shortcuts), of those fed together.
         message_noise: σ ≥ 0: normal noise added to a message each time it is read, σ times the root mean square of the messages that
             enter at the nodes which are read, in that step and sample.
 

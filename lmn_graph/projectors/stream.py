@@ -77,12 +77,15 @@ class Stream(Projector):
         self.register_buffer("signs", signs, persistent=False)
 
     def project(self, x: Tensor) -> Tensor:
-        rows = x.reshape(len(x), self.rows, self.features)
-        drive = self.gain * (rows if self.routing is None else rows @ self.routing.t())
+        drive = self.wired(x.reshape(len(x), self.rows, self.features))
         rest = self.steps - self.rows
         if rest:  # the input has ended
             drive = torch.cat([drive, drive.new_zeros(len(drive), rest, self.num_driven)], 1)
         return drive if self.signs is None else drive.unsqueeze(-1) * self.signs
+
+    def wired(self, rows: Tensor) -> Tensor:
+        """g R x of rows [..., F], one by one as a stream brings them: [..., P]."""
+        return self.gain * (rows if self.routing is None else rows @ self.routing.t())
 
     def extra_repr(self) -> str:
         wiring = "identity" if self.routing is None else "sparse"

@@ -167,7 +167,7 @@ class FilterGrid(UpdateRule):
             pairs = [(self.weight, weight), (self.input_weight, input_weight)]
         for parameter, gradient in (*pairs, (self.log_tau, log_tau), (self.bias, bias)):
             if parameter.requires_grad:
-                parameter.grad = gradient.detach().clone() if parameter.grad is None else parameter.grad + gradient
+                _hand_over(parameter, gradient)
 
     def _of_edges(self) -> Tensor:
         """Where among w_left and w_top, one after the other, the weight of every edge is."""
@@ -239,6 +239,14 @@ class FilterGrid(UpdateRule):
 
     def extra_repr(self) -> str:
         return f"order={self.order!r}, time_step={self.time_step:g}, tau=({self.tau[0]:g}, {self.tau[1]:g})"
+
+
+def _hand_over(parameter: Tensor, gradient: Tensor) -> None:
+    """Add a gradient as a backward pass does: through hooks, and through what a parametrised tensor is made of."""
+    if parameter.is_leaf and not parameter._backward_hooks and not getattr(parameter, "_post_accumulate_grad_hooks", None):
+        parameter.grad = gradient.detach().clone() if parameter.grad is None else parameter.grad + gradient
+    else:
+        torch.autograd.backward([parameter], [gradient])
 
 
 def _marks(steps: int, *periods: int | None) -> list[int]:

@@ -178,6 +178,22 @@ def test_gradients_add_up_and_leave_alone_what_does_not_learn(machine_on, batch_
     assert bool((once["rule.w_top"][:3] == 0).all())
 
 
+def test_hooks_and_parametrised_weights_get_the_gradient_as_from_a_backward_pass(machine_on, batch_for, gradients_by):
+    """A weight that is twice a parameter, a gradient that a hook changes, a hook that waits for it."""
+
+    class Twice(torch.nn.Module):
+        def forward(self, w):
+            return 2 * w
+
+    machine, seen = machine_on(topologies.raster(4, 3)), []
+    torch.nn.utils.parametrize.register_parametrization(machine.rule, "log_tau", Twice())
+    machine.rule.bias.register_hook(lambda gradient: -gradient)
+    machine.rule.w_left.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad.clone()))
+    x, y = batch_for(machine)
+    assert_same(gradients_by(RTRL(), machine, x, y), gradients_by(BPTT(), machine, x, y))
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-13)
+
+
 def test_noise_is_drawn_from_the_global_generator_and_is_as_large_as_asked(machine_on, batch_for, gradients_by, compiler):
     """The mean over many draws is the clean gradient, since noise enters linearly; the spread grows with σ."""
     machine = machine_on(topologies.raster(4, 3), steps=4)
@@ -233,6 +249,20 @@ def test_bad_input_is_named(machine_on, batch_for):
         SnAP(1).gradients(machine, x[:, :4], y)
     with pytest.raises(ValueError, match="x must be finite"):
         SnAP(1).gradients(machine, x * torch.nan, y)
+    with pytest.raises(ValueError, match=r"x must hold a sample at least, got shape \(0, 5, 3\)"):
+        SnAP(1).gradients(machine, x[:0], y[:0])
+    with pytest.raises(ValueError, match="loss must be finite, got nan"):
+        SnAP(1).gradients(machine, x, torch.full((3, 3), math.nan, dtype=torch.float64))
+    with pytest.raises(ValueError, match="machine must be a LatticeMachine, got Linear"):
+        SnAP(1).gradients(torch.nn.Linear(1, 1), x, y)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"outside of torch\.inference_mode"):
+        SnAP(1).gradients(machine, x, y)
+    with pytest.raises(ValueError, match="rule must be a LearningRule such as SnAP"):
+        compare(machine, x, y, "snap1")
+    machine.truncate = 2
+    with pytest.raises(ValueError, match=r"machine\.truncate must be None for RTRL, got 2"):
+        RTRL().gradients(machine, x, y)
+    machine.truncate = None
     tanh = type(machine)(machine.topology, machine.projector, TanhLattice(machine.topology), machine.readout, steps=5)
     with pytest.raises(ValueError, match=r"machine\.rule must be a FilterGrid in topological order for SnAP, got TanhLattice"):
         SnAP(1).gradients(tanh, x, y)

@@ -9,8 +9,12 @@ import torch
 from allocations import Allocations
 
 import topologies
-from lmn_graph.learning import BPTT, RTRL, Online, SnAP, compare
+from lmn_graph import LatticeMachine
+from lmn_graph.learning import BPTT, RTRL, Online, SnAP, compare, sgd
 from lmn_graph.losses import TaskLoss, TotalLoss
+from lmn_graph.projectors import Stream
+from lmn_graph.readouts import Shoreline
+from lmn_graph.rules import FilterGrid
 
 
 @pytest.mark.parametrize("rule", [SnAP(0), SnAP(1), SnAP(2), RTRL()], ids=repr)
@@ -25,7 +29,7 @@ def test_a_stream_adds_up_to_the_sequence(circuit, machine_on, batch_for, gradie
     online = Online(machine, rule, batch_size=3)
     predictions = []
     for t in range(6):
-        moment = online.step(2.0 * x[:, t], y)
+        moment = online.step(x[:, t], y)
         predictions.append(moment.prediction)
         assert moment.loss is not None
     for name, parameter in machine.named_parameters():
@@ -41,15 +45,15 @@ def test_steps_without_a_target_are_remembered(machine_on, batch_for):
     x, y = batch_for(machine)
     online = Online(machine, RTRL(), batch_size=3)
     for t in range(5):
-        assert online.step(2.0 * x[:, t]).loss is None
+        assert online.step(x[:, t]).loss is None
     assert all(parameter.grad is None for parameter in machine.parameters())
-    online.step(2.0 * x[:, 5], y)
+    online.step(x[:, 5], y)
     last = TaskLoss()(machine.readout.each(machine(x).trajectory.activity)[:, -1], y)
     for (name, parameter), want in zip(machine.named_parameters(), torch.autograd.grad(last, list(machine.parameters()))):
         torch.testing.assert_close(parameter.grad, want, rtol=1e-10, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
     online.reset()
     assert float(online.state.s.abs().max()) == 0
-    torch.testing.assert_close(online.step(2.0 * x[:, 0]).prediction, machine.readout.each(machine(x).trajectory.activity)[:, 0])
+    torch.testing.assert_close(online.step(x[:, 0]).prediction, machine.readout.each(machine(x).trajectory.activity)[:, 0])
 
 
 def test_parameters_may_change_between_steps(machine_on, batch_for):
@@ -84,13 +88,39 @@ def test_what_does_not_fit_a_stream_is_named(machine_on):
     with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
         Online(machine, SnAP(1), batch_size=0)
     online = Online(machine, SnAP(1), batch_size=2)
-    with pytest.raises(ValueError, match=r"x must have shape \[2, 3\], streams and input ports, got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \[2, 3\], streams and their features, got \(3, 3\)"):
         online.step(torch.zeros(3, 3))
     with pytest.raises(ValueError, match="x must be finite"):
         online.step(torch.full((2, 3), math.nan))
     with pytest.raises(ValueError, match="target must be in 0 … 2, got 7 … 7"):
         online.step(torch.zeros(2, 3), torch.tensor([7, 7]))
     assert float(online.state.s.abs().max()) == 0  # nothing of a refused step is kept
+
+
+def test_a_stream_passes_the_wires_of_the_projector():
+    """A fixed sparse random matrix from nine features to four ports, and its gain."""
+    graph = topologies.raster(4, 3)
+    projector = Stream((5, 9), graph, gain=3.0, density=0.5)
+    machine = LatticeMachine(graph, projector, FilterGrid(graph), Shoreline(graph, 3, 5), steps=5)
+    x, online = torch.randn(2, 5, 9), Online(machine, SnAP(1), batch_size=2)
+    found = torch.stack([online.step(x[:, t]).prediction for t in range(5)], 1)
+    torch.testing.assert_close(found, machine.readout.each(machine(x).trajectory.activity).detach())
+
+
+def test_what_cannot_learn_from_a_stream_is_refused(machine_on):
+    machine = machine_on(topologies.raster(3, 3))
+    online = Online(machine, SnAP(1))
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"outside of torch\.inference_mode"):
+        online.step(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="loss must be finite, got nan"):
+        online.step(torch.zeros(1, 3), torch.full((1, 3), math.nan))
+    with pytest.raises(ValueError, match="y must be a tensor of class numbers"):
+        online.step(torch.zeros(1, 3), [1])
+    machine.float()
+    with pytest.raises(ValueError, match=r"machine must stay torch\.float64 while a stream goes on, got torch\.float32"):
+        online.step(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"machine must have a parameter that learns|module must have a parameter that learns"):
+        sgd(machine.requires_grad_(False), 0.1)
 
 
 def test_a_rule_compared_with_itself_and_with_back_propagation(machine_on, batch_for):
