@@ -14,6 +14,7 @@ from lmn_graph.training import configure, resume, train
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.build import build_machine, load_data
 from lmn_graph.training.fit import seeded
+from lmn_graph.training.plan import read_plan
 
 FILTER = (
     *("--topology", "raster", "--topology.rows", "4", "--topology.cols", "3"),
@@ -138,3 +139,20 @@ def test_both_presets_take_any_way_to_learn(tmp_path):
             config = configure(preset, [], ["--learning", name, "--trainer.batch_size", "64"])
             run = train(config, tmp_path / f"{preset}-{name}", smoke=True, progress=False)
             assert run.record["parameters"] == 1120
+
+
+def test_the_robustness_study_is_that_of_the_source():
+    """Its eight sweeps over the learning path, 50 conditions; those that are the same are one run."""
+    plan = read_plan("filter-robustness", smoke=True)
+    sizes = {sweep.name: len(sweep.values) for sweep in plan.sweeps}
+    assert sum(sizes.values()) == 50
+    assert len(sizes) == 8
+    assert len(plan.runs) == 43
+    learned = {tuple(config["learning"][key] for key in ("leak", "gain_positive", "gain_negative")) for config in plan.runs.values()}
+    assert {(0.0, 1.0, 1.0), (0.2, 1.0, 1.0), (0.0, 0.8, 0.8), (0.0, 0.8, 1.2), (0.0, 1.2, 0.8)} <= learned
+    both = [
+        config["learning"] for config in plan.runs.values() if config["learning"]["trace_noise"] and config["learning"]["message_noise"]
+    ]
+    assert sorted(one["trace_noise"] for one in both) == [0.01, 0.05, 0.1, 0.2, 0.5, 1.0]
+    assert all(one["trace_noise"] == one["message_noise"] for one in both)
+    assert all(config["trainer"]["epochs"] == 5 and config["data"]["train_size"] == 6000 for config in plan.runs.values())
