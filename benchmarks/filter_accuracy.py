@@ -68,9 +68,9 @@ class Setting:
 
 
 SOURCE = Setting("the source: 60,000 pictures, 10 epochs, Adam, SnAP-1")
-SHORT = (0.3e-3, 5e-3)
+SHORT, SHORTEST = (0.3e-3, 5e-3), (0.1e-3, 2e-3)
 TRIED = replace(SOURCE, images=20_000, epochs=4, schedule="cosine", held_out=True)  # on which one thing is changed after the other
-BETTER = replace(SOURCE, tau=SHORT, batch_size=8, schedule="cosine")
+BETTER = replace(SOURCE, tau=SHORTEST, schedule="cosine")
 QUICK = replace(BETTER, epochs=3)
 GROUPS = {
     "source": {
@@ -87,13 +87,15 @@ GROUPS = {
         "relay": replace(TRIED, text="w_top starts near 1, so that rows pass down", top=(1.0, 0.1, 0.7)),
         "tau-long": replace(TRIED, text="τ from 1 to 100 ms", tau=(1e-3, 0.1)),
         "tau-short": replace(TRIED, text="τ from 0.3 to 5 ms", tau=SHORT),
+        "tau-shortest": replace(TRIED, text="τ from 0.1 to 2 ms", tau=SHORTEST),
         "tau-short-bptt": replace(TRIED, text="τ from 0.3 to 5 ms, BPTT", tau=SHORT, rule=BPTT),
         "batch-8": replace(TRIED, text="batches of 8", batch_size=8),
         "tau-short-batch-8": replace(TRIED, text="τ from 0.3 to 5 ms, batches of 8", tau=SHORT, batch_size=8),
         "tau-short-batch-8-bptt": replace(TRIED, text="the same by BPTT", tau=SHORT, batch_size=8, rule=BPTT),
     },
     "better": {
-        "better": replace(BETTER, text="τ from 0.3 to 5 ms, batches of 8, cosine schedule"),
+        "better": replace(BETTER, text="τ from 0.1 to 2 ms, cosine schedule"),
+        "better-batch-8": replace(BETTER, text="τ from 0.3 to 5 ms, batches of 8, cosine schedule", tau=SHORT, batch_size=8),
         "better-bptt": replace(BETTER, text="the same by BPTT", rule=BPTT),
     },
     "sizes": {
