@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 
@@ -43,6 +44,16 @@ class Pattern(NamedTuple):
 
 _CACHED = 1 << 20  # elements of a state that stay in cache; a wider one is multiplied by blocks of columns
 _BLOCK = 128  # columns
+
+
+def is_dual(*tensors: Tensor) -> bool:
+    """Whether a directional derivative is carried along with one of the tensors."""
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def is_watched(*tensors: Tensor) -> bool:
+    """Whether somebody traces or transforms an operation on them: then it must be made of plain operations."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or is_dual(*tensors)
 
 
 def has_kernel(x: Tensor) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _kernels, _native
@@ -121,7 +120,7 @@ def filter_scan(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tup
     tensors = (cells.weight, cells.input_weight, cells.log_tau, cells.bias, start, x)
     _check(circuit, tensors)
     with _kernels.exact(x):
-        if compiled(x) is None or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        if compiled(x) is None or _kernels.is_dual(*tensors):
             return by_level(circuit, cells, start, x)
         s, y = _Scan.apply(circuit, cells.time_step, *tensors)
         return s, y

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _compiled, _kernels
@@ -350,10 +349,7 @@ def _form_for(weight: LowRankWeight, x: Tensor, compile: _compiled.Compile) -> F
 
 def _is_watched(x: Tensor, weight: LowRankWeight) -> bool:
     """Whether somebody traces or transforms the sum: then it must be made of plain operations."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    parts = [x, weight.left, weight.right, *([] if weight.scale is None else [weight.scale])]
-    return any(forward_ad.unpack_dual(part).tangent is not None for part in parts)
+    return _kernels.is_watched(x, weight.left, weight.right, *([] if weight.scale is None else [weight.scale]))
 
 
 def _by_definition(weight: LowRankWeight, x: Tensor, compile: str) -> Tensor:

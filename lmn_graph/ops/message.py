@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lmn_graph.connectivity import Connectivity
-from lmn_graph.ops import _compiled
+from lmn_graph.ops import _compiled, _kernels
 from lmn_graph.ops._calls import KIND, SOURCE, TARGET, Call, Message, Signature, values_of
 from lmn_graph.ops._messages import summed
 from lmn_graph.ops._slots import slots_of
@@ -84,7 +83,7 @@ def message_sum(
     tensors = [tensor.to(wide) for tensor in tensors]
     _check_values(message, tensors, tail)
     with torch.autocast(tensors[0].device.type, enabled=False):
-        values = _direct(call, tensors) if _is_watched(tensors) else summed(call, tensors)
+        values = _direct(call, tensors) if _kernels.is_watched(*tensors) else summed(call, tensors)
     values = tuple(value.to(dtype) for value in values)
     several = len(values) > 1
     return values if several else values[0]
@@ -182,13 +181,6 @@ def _alike(value: Tensor, *others: Tensor) -> bool:
     """Equal up to the rounding of another order of operations."""
     loose = 100 * torch.finfo(value.dtype).eps
     return all(value.shape == other.shape and torch.allclose(value, other, rtol=loose, atol=loose, equal_nan=True) for other in others)
-
-
-def _is_watched(tensors: list[Tensor]) -> bool:
-    """Whether somebody traces or transforms the sum: then it must be made of plain operations."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _direct(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:

@@ -196,7 +196,7 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
     flat, value = flat.to(common), value if value.dtype == common else value.to(common)
     pattern = Pattern.of(connectivity)
     eager = not torch.compiler.is_compiling()
-    if eager and _is_dual(value, flat):
+    if eager and _kernels.is_dual(value, flat):
         y = _forward_mode(pattern, value, flat)
     elif eager and _COLLECTS and isinstance(weight, EdgeWeight) and value is weight.value:
         y = _Sum.apply(flat, value, weight.token, weight)
@@ -207,13 +207,9 @@ def weighted_sum(connectivity: Connectivity, x: Tensor, weight: Tensor | EdgeWei
 
 def sparse_product(pattern: Pattern, weight: Tensor, x: Tensor) -> Tensor:
     """A(weight) x for any sparse pattern, with derivatives of every order, in forward mode too."""
-    if not torch.compiler.is_compiling() and _is_dual(weight, x):
+    if not torch.compiler.is_compiling() and _kernels.is_dual(weight, x):
         return _forward_mode(pattern, weight, x)
     return _kernels.spmm(*pattern, weight, x, False)
-
-
-def _is_dual(*tensors: Tensor) -> bool:
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _forward_mode(pattern: Pattern, weight: Tensor, x: Tensor) -> Tensor:
