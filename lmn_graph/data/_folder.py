@@ -8,43 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from topologies import _checks
-
-from ._pictures import MODES, PictureEncoder, find_pictures, read_pictures
+from ._listing import Broken, Listed, Listing, check_reading, listed, read_listing
+from ._pictures import find_pictures
 from ._splitting import divide
-from .base import Split, Splits, existing
+from .base import Splits, existing
 
 SPLIT_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
-def folder(
-    path: str | Path,
-    *,
-    size: int = 28,
-    mode: Literal["L", "RGB"] = "L",
-    test_fraction: float = 0.2,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-) -> Splits:
-    """One folder of pictures per class, found and numbered as torchvision's ImageFolder does: x float32 in [0, 1].
-
-    x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are held in memory, upright, stretched to
-    the size; transparency is laid over white. Where the folder holds nothing but train and test, each with class folders, that split is
-    kept. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are passed over.
-
-    Args:
-        path: the folder.
-        size: height and width in pixels.
-        mode: "L" or "RGB".
-        test_fraction: share of all pictures, in (0, 0.9]; of no effect where test is given.
-        validation_fraction: share of the remaining pictures, in (0, 0.9].
-        seed: seed of the shuffle; classes keep their shares.
-
-    Raises:
-        ValueError: naming the argument, or the folder or picture and what is wrong with it.
-    """
-    _checks.integer("size", size, minimum=1, maximum=4096)
-    _checks.choice("mode", mode, MODES)
+def _list(path: str | Path, test_fraction: float, validation_fraction: float, seed: int) -> Listing:
+    """The pictures of ``folder`` and their split."""
     root = existing(path)
     if not root.is_dir():
         raise ValueError(f"path {str(path)!r} is a file, a folder was expected")
@@ -68,9 +41,42 @@ def folder(
         validation_fraction=validation_fraction,
         seed=seed,
     )
-    x = read_pictures([picture for picture, _ in found], (size, size), mode)
-    train, validation, test = (Split(x[part], y[part]) for part in rows)
-    return Splits(root.name or str(root), train, validation, test, PictureEncoder(target, (size, size), mode))
+    pictures = Listed([picture for picture, _ in found], y.numpy())
+    train, validation, test = (pictures.at(part) for part in rows)
+    return Listing(root.name or str(root), train, validation, test, target)
+
+
+@listed(_list)
+def folder(
+    path: str | Path,
+    *,
+    size: int = 28,
+    mode: Literal["L", "RGB"] = "L",
+    broken: Broken = "fatal",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """One folder of pictures per class, found and numbered as torchvision's ImageFolder does: x float32 in [0, 1].
+
+    x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are held in memory, upright, stretched to
+    the size; transparency is laid over white. Where the folder holds nothing but train and test, each with class folders, that split is
+    kept. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are passed over.
+
+    Args:
+        path: the folder.
+        size: height and width in pixels.
+        mode: "L" or "RGB".
+        broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
+        test_fraction: share of all pictures, in (0, 0.9]; of no effect where test is given.
+        validation_fraction: share of the remaining pictures, in (0, 0.9].
+        seed: seed of the shuffle; classes keep their shares.
+
+    Raises:
+        ValueError: naming the argument, or the folder or picture and what is wrong with it.
+    """
+    check_reading(size=size, mode=mode, broken=broken)
+    return read_listing(_list(path, test_fraction, validation_fraction, seed), size=size, mode=mode, broken=broken)
 
 
 def _subfolders(root: Path) -> list[str]:

@@ -7,31 +7,47 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import torch
 
 from topologies import _checks
-from topologies._graph import refuse_without_memory
 
-from ._pictures import MODES, PictureEncoder, find_pictures, read_pictures
+from ._listing import Broken, Listed, Listing, check_reading, listed, read_listing
+from ._pictures import PictureEncoder, find_pictures
 from ._specimen import specimen
 from ._splitting import hold_out
 from ._target import Target
-from .base import DATASETS, MissingData, Split, Splits
+from .base import DATASETS, MissingData, Splits
 
 CLASSES = 1000
 SOURCE = "https://www.image-net.org (folders) or the Kaggle competition imagenet-object-localization-challenge (its archive, unpacked)"
 
 
+def _list(root: str, train_size: int | None, validation_fraction: float, classes: int | None, seed: int) -> Listing:
+    """What is drawn of the pictures of ``imagenet``."""
+    if not isinstance(root, (str, Path)) or not str(root):
+        raise ValueError(f"root must be the name of a folder, got {root!r}")
+    _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
+    if classes is not None:
+        _checks.integer("classes", classes, minimum=2)
+    if train_size is not None:
+        _checks.integer("train_size", train_size, minimum=classes or 2)
+    generator = np.random.default_rng(_checks.integer("seed", seed, minimum=0))
+    synsets, names, train, test = _listed(Path(root).expanduser(), classes)
+    kept, held = _draw(train, synsets, train_size, validation_fraction, generator)
+    return Listing("imagenet", train.at(kept), train.at(held), test, Target.classification("class", names))
+
+
 @DATASETS.register
-@specimen(lambda options: _encoder([f"class {i}" for i in range(options["classes"] or CLASSES)], options["size"], options["mode"]))
+@specimen(lambda options: _encoder(options["classes"] or CLASSES, options["size"], options["mode"]))
+@listed(_list)
 def imagenet(
     root: str = "data",
     *,
     size: int = 32,
     mode: Literal["L", "RGB"] = "L",
+    broken: Broken = "fatal",
     train_size: int | None = None,
     validation_fraction: float = 0.05,
     classes: int | None = None,
@@ -49,6 +65,7 @@ def imagenet(
         root: folder that holds one of the layouts.
         size: height and width in pixels.
         mode: "L" (grey) or "RGB".
+        broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
         train_size: number of training pictures, the same for every class to within one; None: all that are not for validation.
         validation_fraction: share of the pictures drawn from the publisher's training ones, in (0, 0.9].
         classes: the first so many of the classes, at least 2; None: all.
@@ -57,42 +74,16 @@ def imagenet(
     Raises:
         ValueError: naming the argument, the files that are missing and where to get them, or a picture that cannot be read.
     """
-    if not isinstance(root, (str, Path)) or not str(root):
-        raise ValueError(f"root must be the name of a folder, got {root!r}")
-    _checks.integer("size", size, minimum=1, maximum=4096)
-    _checks.choice("mode", mode, MODES)
-    _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
-    if classes is not None:
-        _checks.integer("classes", classes, minimum=2)
-    if train_size is not None:
-        _checks.integer("train_size", train_size, minimum=classes or 2)
-    generator = np.random.default_rng(_checks.integer("seed", seed, minimum=0))
-
-    synsets, names, train, test = _listed(Path(root).expanduser(), classes)
-    kept, held = _draw(train, synsets, train_size, validation_fraction, generator)
-    parts = [train.at(kept), train.at(held), test]
-    count = sum(len(part.paths) for part in parts)
-    needed = 4 * count * size * size * (1 if mode == "L" else 3)
-    refuse_without_memory(f"{count} pictures (train_size={train_size}, classes={classes}) with size={size}, mode={mode!r}", needed)
-    splits = [Split(read_pictures(part.paths, (size, size), mode), torch.from_numpy(part.labels)) for part in parts]
-    return Splits("imagenet", splits[0], splits[1], splits[2], _encoder(names, size, mode))
+    check_reading(size=size, mode=mode, broken=broken)
+    return read_listing(_list(root, train_size, validation_fraction, classes, seed), size=size, mode=mode, broken=broken)
 
 
-class _Listed(NamedTuple):
-    """Pictures and the number of the class of each."""
-
-    paths: list[Path]
-    labels: np.ndarray
-
-    def at(self, rows: np.ndarray) -> _Listed:
-        return _Listed([self.paths[row] for row in rows], self.labels[rows])
+def _encoder(classes: int, size: int, mode: str) -> PictureEncoder:
+    """That of the made-up rows."""
+    return PictureEncoder(Target.classification("class", [f"class {i}" for i in range(classes)]), (size, size), mode)
 
 
-def _encoder(names: list[str], size: int, mode: str) -> PictureEncoder:
-    return PictureEncoder(Target.classification("class", names), (size, size), mode)
-
-
-def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], _Listed, _Listed]:
+def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], Listed, Listed]:
     """Synsets, class names, the publisher's training and validation pictures."""
     kaggle = root / "ILSVRC" / "Data" / "CLS-LOC"
     base = kaggle if kaggle.is_dir() else root
@@ -116,12 +107,12 @@ def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], _Lis
     return synsets, _names(root / "LOC_synset_mapping.txt", synsets), train, test
 
 
-def _folders(folder: Path, synsets: list[str]) -> _Listed:
+def _folders(folder: Path, synsets: list[str]) -> Listed:
     found = [(path, number) for number, synset in enumerate(synsets) for path in find_pictures(folder / synset)]
-    return _Listed([path for path, _ in found], np.array([number for _, number in found], dtype=np.int64))
+    return Listed([path for path, _ in found], np.array([number for _, number in found], dtype=np.int64))
 
 
-def _kaggle_train(root: Path, data: Path, synsets: list[str]) -> _Listed:
+def _kaggle_train(root: Path, data: Path, synsets: list[str]) -> Listed:
     """What train_cls.txt lists: lines "n01440764/n01440764_10026 1"."""
     file = root / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
     number = {synset: i for i, synset in enumerate(synsets)}
@@ -138,10 +129,10 @@ def _kaggle_train(root: Path, data: Path, synsets: list[str]) -> _Listed:
             raise ValueError(f"{path} is missing, {file} lists it in line {line}")
         paths.append(path)
         labels.append(number[synset])
-    return _Listed(paths, np.array(labels, dtype=np.int64))
+    return Listed(paths, np.array(labels, dtype=np.int64))
 
 
-def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> _Listed:
+def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> Listed:
     """The flat folder val/ by its list of labels, or by the annotations of its pictures."""
     file, boxes = root / "LOC_val_solution.csv", root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
     listed = _annotations(boxes) if boxes.is_dir() and not file.is_file() else _solution(file)
@@ -156,7 +147,7 @@ def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> _Listed:
             raise ValueError(f"{path} is missing, {where}")
         paths.append(path)
         labels.append(number[synset])
-    return _Listed(paths, np.array(labels, dtype=np.int64))
+    return Listed(paths, np.array(labels, dtype=np.int64))
 
 
 def _annotations(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -200,7 +191,7 @@ def _text(file: Path) -> str:
 
 
 def _draw(
-    train: _Listed, synsets: list[str], train_size: int | None, fraction: float, generator: np.random.Generator
+    train: Listed, synsets: list[str], train_size: int | None, fraction: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows for training and for validation."""
     counts = np.bincount(train.labels, minlength=len(synsets))

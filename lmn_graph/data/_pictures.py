@@ -41,6 +41,23 @@ def read_pictures(paths: Iterable[Path], size: tuple[int, int], mode: str) -> to
     return torch.from_numpy(stack)
 
 
+def read_what_can_be_read(paths: list[Path], size: tuple[int, int], mode: str) -> tuple[torch.Tensor, np.ndarray, str]:
+    """``read_pictures`` of those that can be read; their rows int64 [kept]; the message of the first that cannot, "" if there is none."""
+    stack = np.empty((len(paths), *size) if mode == "L" else (len(paths), 3, *size), dtype=np.float32)
+    kept, first = [], ""
+    for row, path in enumerate(paths):
+        try:
+            pixels = _read_picture(path, size, mode)
+        except ValueError as error:
+            first = first or str(error)
+            continue
+        stack[len(kept)] = pixels if mode == "L" else pixels.transpose(2, 0, 1)
+        kept.append(row)
+    stack = stack[: len(kept)]
+    stack /= 255
+    return torch.from_numpy(stack), np.array(kept, dtype=np.int64), first
+
+
 def _read_picture(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     """uint8 [height, width] or [height, width, 3]: upright, transparency laid over white, stretched to ``size`` (bilinear)."""
     from PIL import Image, ImageOps

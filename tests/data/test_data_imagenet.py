@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from lmn_graph import data
-from lmn_graph.data import Encoder, PictureEncoder, _imagenet
+from lmn_graph.data import Encoder, PictureEncoder, _imagenet, _listing
 
 SYNSETS = ("n01440764", "n02012849", "n03126707")
 TRAIN, TEST = 10, 3
@@ -110,7 +110,7 @@ def test_a_draw_is_balanced_and_only_what_is_drawn_is_decoded(kaggle: Path, monk
         decoded.extend(paths)
         return torch.zeros(len(paths), *size)
 
-    monkeypatch.setattr(_imagenet, "read_pictures", read_pictures)
+    monkeypatch.setattr(_listing, "read_pictures", read_pictures)
     splits = data.imagenet(str(kaggle), size=4, train_size=10, validation_fraction=0.25)
     assert sorted(Counter(splits.train.y.tolist()).values()) == [3, 3, 4]
     assert Counter(splits.validation.y.tolist()) == {0: 1, 1: 1, 2: 1}
@@ -207,7 +207,7 @@ def test_a_picture_that_cannot_be_read_is_named(folders: Path) -> None:
 
 def test_what_does_not_fit_into_memory_is_refused(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the size of what is drawn, before a picture is opened."""
-    monkeypatch.setattr(_imagenet, "read_pictures", lambda *_: pytest.fail("a picture was read"))
+    monkeypatch.setattr(_listing, "read_pictures", lambda *_: pytest.fail("a picture was read"))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2**30})())
     with pytest.raises(ValueError, match=r"39 pictures .* with size=4096, mode='L' would take 2.4 GiB of memory, of which 1.0 GiB"):
         data.imagenet(str(folders), size=4096)

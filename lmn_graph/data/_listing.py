@@ -1,0 +1,155 @@
+"""Picture files of the three splits, listed before one of them is decoded, and how they become rows."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from topologies import _checks
+from topologies._graph import refuse_without_memory
+
+from ._pictures import MODES, PictureEncoder, read_pictures, read_what_can_be_read
+from ._target import Target
+from .base import Split, Splits
+
+Broken = Literal["fatal", "skip"]
+
+F = TypeVar("F", bound=Callable[..., Splits])
+
+
+class Listed(NamedTuple):
+    """Pictures and the number of the class of each: n paths, labels int64 [n]."""
+
+    paths: list[Path]
+    labels: np.ndarray
+
+    def at(self, rows: np.ndarray) -> Listed:
+        """The pictures of these rows, in their order."""
+        return Listed([self.paths[row] for row in rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A dataset of picture files that nobody has opened yet.
+
+    Args:
+        name: the dataset's name, or the user's folder.
+        train, validation, test: files and class numbers.
+        target: the classes.
+
+    Raises:
+        ValueError: if a split is empty or has labels that are no class numbers, naming the split.
+    """
+
+    name: str
+    train: Listed
+    validation: Listed
+    test: Listed
+    target: Target
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            paths, labels = getattr(self, part)
+            if not paths:
+                raise ValueError(f"{self.name}: {part} has no pictures")
+            if labels.dtype != np.int64 or labels.shape != (len(paths),):
+                raise ValueError(f"{self.name}: {part} labels must be int64 [{len(paths)}], got {labels.dtype} {list(labels.shape)}")
+            if labels.min() < 0 or labels.max() >= self.target.out_features:
+                classes = self.target.out_features
+                raise ValueError(f"{self.name}: {part} labels must be in 0 … {classes - 1}, got {labels.min()} … {labels.max()}")
+
+
+def listed(lister: Callable[..., Listing]) -> Callable[[F], F]:
+    """Decorator of a dataset of picture files: ``dataset.listing(**options)`` is its ``Listing``, no picture being opened.
+
+    It takes every option of the dataset; those that ``lister`` does not have (size, mode and whatever else is about reading) are of no
+    effect. ::
+
+        @DATASETS.register
+        @listed(_list)
+        def pets(root: str = "data", *, size: int = 64, mode: str = "RGB", broken: Broken = "fatal", seed: int = 0) -> Splits:
+            check_reading(size=size, mode=mode, broken=broken)
+            return read_listing(_list(root, seed), size=size, mode=mode, broken=broken)
+
+    Args:
+        lister: from options, called as the dataset calls them, to the listing; it checks them and raises as the dataset does.
+    """
+
+    def mark(dataset: F) -> F:
+        signature = inspect.signature(dataset)
+        taken = inspect.signature(lister).parameters
+
+        @functools.wraps(lister)
+        def listing(*args: Any, **options: Any) -> Listing:
+            given = signature.bind(*args, **options)
+            given.apply_defaults()
+            return lister(**{name: value for name, value in given.arguments.items() if name in taken})
+
+        dataset.listing = listing  # type: ignore[attr-defined]
+        return dataset
+
+    return mark
+
+
+def check_reading(*, size: int, mode: str, broken: str) -> None:
+    """Refuse options of ``read_listing`` that are wrong, before files are looked for."""
+    _checks.integer("size", size, minimum=1, maximum=4096)
+    _checks.choice("mode", mode, MODES)
+    _checks.choice("broken", broken, ("fatal", "skip"))
+
+
+def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fatal") -> Splits:
+    """The pictures as rows, decoded into memory: x float32 in [0, 1], [n, size, size] for mode "L", [n, 3, size, size] for "RGB".
+
+    Args:
+        listing: the files.
+        size: height and width in pixels.
+        mode: "L" (grey) or "RGB".
+        broken: a picture that cannot be read is an error for "fatal"; for "skip" it is left out, and a warning and the name of the splits
+            say how many there were.
+
+    Raises:
+        ValueError: naming the argument, or the picture; if the rows do not fit into memory; or if nothing is left of a split, or of a
+            class's training pictures.
+    """
+    check_reading(size=size, mode=mode, broken=broken)
+    parts = (listing.train, listing.validation, listing.test)
+    count = sum(len(part.paths) for part in parts)
+    needed = 4 * count * size * size * (1 if mode == "L" else 3)
+    refuse_without_memory(f"{count} pictures of {listing.name} with size={size}, mode={mode!r}", needed)
+    encoder = PictureEncoder(listing.target, (size, size), mode)
+    if broken == "fatal":
+        train, validation, test = (Split(read_pictures(p.paths, (size, size), mode), torch.from_numpy(p.labels)) for p in parts)
+        return Splits(listing.name, train, validation, test, encoder)
+    read = [read_what_can_be_read(part.paths, (size, size), mode) for part in parts]
+    name = _report(listing, [rows for _, rows, _ in read], [error for *_, error in read if error])
+    train, validation, test = (Split(x, torch.from_numpy(part.labels[rows])) for part, (x, rows, _) in zip(parts, read))
+    return Splits(name, train, validation, test, encoder)
+
+
+def _report(listing: Listing, kept: list[np.ndarray], errors: list[str]) -> str:
+    """Say how many pictures are left out, and refuse what is left if it is too little: the name of the splits."""
+    parts = (listing.train, listing.validation, listing.test)
+    lost = sum(len(part.paths) - len(rows) for part, rows in zip(parts, kept))
+    if not lost:
+        return listing.name
+    for split, part, rows in zip(("training", "validation", "test"), parts, kept):
+        if not len(rows):
+            raise ValueError(f"{listing.name}: none of the {len(part.paths)} {split} pictures can be read; the first: {errors[0]}")
+    labels = listing.train.labels
+    gone = np.setdiff1d(labels, labels[kept[0]])
+    if len(gone):
+        name = (listing.target.classes or ())[gone[0]]
+        count = int((labels == gone[0]).sum())
+        raise ValueError(f"{listing.name}: none of the {count} training picture(s) of class {name!r} can be read; the first: {errors[0]}")
+    total = sum(len(part.paths) for part in parts)
+    warnings.warn(f"{listing.name}: {lost} of {total} pictures cannot be read and are left out; the first: {errors[0]}", stacklevel=4)
+    return f"{listing.name} ({lost} broken picture{'s' if lost > 1 else ''} left out)"
