@@ -1,0 +1,102 @@
+"""Pictures as sequences of tokens, one per patch, and the transformer that they go through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lmn_graph.patches import patchify
+from topologies import _checks
+
+
+class PatchGrid(nn.Module):
+    """The patches of a picture as vectors, [B, rows·columns, C·p²].
+
+    Args:
+        in_shape: (height, width), grey; (C, height, width); or (rows, columns, C, p, p), pictures that are cut already.
+        patch: side p of a patch in pixels, at most the shorter side of the picture; without effect on pictures that are cut already.
+
+    Raises:
+        ValueError: if ``in_shape`` is none of these or ``patch`` is out of range.
+    """
+
+    def __init__(self, in_shape: Sequence[int], patch: int) -> None:
+        super().__init__()
+        sides = tuple(in_shape)
+        if len(sides) not in (2, 3, 5) or (len(sides) == 5 and sides[3] != sides[4]):
+            raise ValueError(
+                f"in_shape must be (height, width), (C, height, width) or, for pictures that are cut, (rows, columns, C, p, p), got {sides}"
+            )
+        self.cut = len(sides) == 5
+        if self.cut:
+            self.rows, self.columns, colours, self.patch = sides[0], sides[1], sides[2], sides[3]
+        else:
+            self.patch = min(_checks.integer("patch", patch, minimum=1), *sides[-2:])
+            self.rows, self.columns = (-(-side // self.patch) for side in sides[-2:])
+            colours = 1 if len(sides) == 2 else sides[0]
+        self.count, self.features = self.rows * self.columns, colours * self.patch**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x if self.cut else patchify(x, self.patch)).flatten(3).flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.rows} × {self.columns} patches of {self.patch} × {self.patch}"
+
+
+class PatchEncoder(nn.Module):
+    r"""Tokens of a picture, E patch + position, behind learned ones, through a transformer: [B, M + P, D].
+
+    .. math:: x \leftarrow x + \mathrm{Attention}(\mathrm{norm}(x)), \quad x \leftarrow x + \mathrm{MLP}(\mathrm{norm}(x)),
+
+    as often as there are layers, and norm(x) at the end.
+
+    Args:
+        patches: how pictures are cut.
+        learned: M, tokens that are the same for every picture at the start.
+        width: D.
+        layers: >= 0.
+        heads: attention heads; must divide D.
+        dropout: inside the layers.
+
+    Raises:
+        ValueError: if a size is out of range or ``heads`` does not divide ``width``.
+    """
+
+    def __init__(self, patches: PatchGrid, learned: int, *, width: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        width = _checks.integer("width", width, minimum=1)
+        if width % _checks.integer("heads", heads, minimum=1):
+            raise ValueError(f"heads must divide width ({width}), got {heads}")
+        dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
+        self.patches = patches
+        self.embedding = nn.Linear(patches.features, width)
+        self.position = nn.Parameter(torch.empty(patches.count, width))
+        self.learned = nn.Parameter(torch.empty(learned, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True)
+            for _ in range(_checks.integer("layers", layers, minimum=0))
+        )
+        self.norm = nn.LayerNorm(width)
+        self._draw()
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        for part in self.modules():
+            reset = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))  # torch's attention has the latter
+            if part is not self and callable(reset):
+                reset()
+        self._draw()
+
+    def _draw(self) -> None:
+        nn.init.normal_(self.position, std=0.2)
+        nn.init.normal_(self.learned, std=1 / math.sqrt(self.learned.size(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embedding(self.patches(x)) + self.position
+        tokens = torch.cat([self.learned.to(tokens.dtype).expand(len(x), -1, -1), tokens], 1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.norm(tokens)
