@@ -76,6 +76,15 @@ def test_the_guide_to_graphs_names_every_topology():
     assert set(catalogue()["topologies"]) <= named
 
 
+def test_the_guide_to_parts_names_every_one_and_runs():
+    text = (ROOT / "docs" / "parts.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert sorted(named) == sorted([*catalogue()["projectors"], *catalogue()["readouts"]])
+    found: dict = {}
+    exec(compile("\n".join(code_blocks(text, "python")), "parts.md", "exec"), found)
+    assert found["drive"].shape == (2, 100)
+
+
 def test_the_code_of_the_guide_to_rules_runs():
     """The gate of one's own is summed as PyG's propagate sums it; the attention is a softmax over the neighbours."""
     code = "\n".join(code_blocks((ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), "python"))
