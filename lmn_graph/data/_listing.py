@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -16,7 +16,8 @@ import torch
 from topologies import _checks
 from topologies._graph import refuse_without_memory
 
-from ._pictures import MODES, PictureEncoder, read_pictures, read_what_can_be_read
+from ._pictures import MODES, PictureEncoder, decode, read_pictures, read_what_can_be_read
+from ._rows import FileRows
 from ._target import Target
 from .base import Split, Splits
 
@@ -99,15 +100,16 @@ def listed(lister: Callable[..., Listing]) -> Callable[[F], F]:
     return mark
 
 
-def check_reading(*, size: int, mode: str, broken: str) -> None:
+def check_reading(*, size: int, mode: str, broken: str, memory: bool = True) -> None:
     """Refuse options of ``read_listing`` that are wrong, before files are looked for."""
     _checks.integer("size", size, minimum=1, maximum=4096)
     _checks.choice("mode", mode, MODES)
     _checks.choice("broken", broken, ("fatal", "skip"))
+    _checks.flag("memory", memory)
 
 
-def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fatal") -> Splits:
-    """The pictures as rows, decoded into memory: x float32 in [0, 1], [n, size, size] for mode "L", [n, 3, size, size] for "RGB".
+def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fatal", memory: bool = True) -> Splits:
+    """The pictures as rows: x float32 in [0, 1], [n, size, size] for mode "L", [n, 3, size, size] for "RGB".
 
     Args:
         listing: the files.
@@ -115,12 +117,16 @@ def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fa
         mode: "L" (grey) or "RGB".
         broken: a picture that cannot be read is an error for "fatal"; for "skip" it is left out, and a warning and the name of the splits
             say how many there were.
+        memory: whether they are decoded at once, into memory; else ``FileRows`` decode every picture whenever it is asked for. What is
+            broken is then noticed late, unless it is skipped: that takes a look at every picture first.
 
     Raises:
         ValueError: naming the argument, or the picture; if the rows do not fit into memory; or if nothing is left of a split, or of a
             class's training pictures.
     """
-    check_reading(size=size, mode=mode, broken=broken)
+    check_reading(size=size, mode=mode, broken=broken, memory=memory)
+    if not memory:
+        return _read_later(listing, (size, size), mode, broken)
     parts = (listing.train, listing.validation, listing.test)
     count = sum(len(part.paths) for part in parts)
     needed = 4 * count * size * size * (1 if mode == "L" else 3)
@@ -130,25 +136,43 @@ def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fa
         train, validation, test = (Split(read_pictures(p.paths, (size, size), mode), torch.from_numpy(p.labels)) for p in parts)
         return Splits(listing.name, train, validation, test, encoder)
     read = [read_what_can_be_read(part.paths, (size, size), mode) for part in parts]
-    name = _report(listing, [rows for _, rows, _ in read], [error for *_, error in read if error])
+    name = left_out(listing, [part.labels[rows] for part, (_, rows, _) in zip(parts, read)], [error for *_, error in read if error])
     train, validation, test = (Split(x, torch.from_numpy(part.labels[rows])) for part, (x, rows, _) in zip(parts, read))
     return Splits(name, train, validation, test, encoder)
 
 
-def _report(listing: Listing, kept: list[np.ndarray], errors: list[str]) -> str:
-    """Say how many pictures are left out, and refuse what is left if it is too little: the name of the splits."""
+def _read_later(listing: Listing, size: tuple[int, int], mode: str, broken: Broken) -> Splits:
+    parts, name = [listing.train, listing.validation, listing.test], listing.name
+    if broken == "skip":
+        errors = [[decode([path], size, mode, skip=True)[2] for path in part.paths] for part in parts]
+        kept = [np.array([row for row, error in enumerate(each) if not error], dtype=np.int64) for each in errors]
+        name = left_out(
+            listing, [part.labels[rows] for part, rows in zip(parts, kept)], [error for each in errors for error in each if error]
+        )
+        parts = [part.at(rows) for part, rows in zip(parts, kept)]
+    train, validation, test = (Split(FileRows(part.paths, size, mode), torch.from_numpy(part.labels)) for part in parts)
+    return Splits(name, train, validation, test, PictureEncoder(listing.target, size, mode))
+
+
+def left_out(listing: Listing, kept: Sequence[np.ndarray], errors: Sequence[str]) -> str:
+    """Say how many pictures are left out, and refuse what is left if it is too little: the name of the splits.
+
+    Args:
+        listing: all pictures.
+        kept: labels of those that are kept, of every split.
+        errors: why others are not, the first one at least.
+    """
     parts = (listing.train, listing.validation, listing.test)
-    lost = sum(len(part.paths) - len(rows) for part, rows in zip(parts, kept))
+    lost = sum(len(part.paths) - len(labels) for part, labels in zip(parts, kept))
     if not lost:
         return listing.name
-    for split, part, rows in zip(("training", "validation", "test"), parts, kept):
-        if not len(rows):
+    for split, part, labels in zip(("training", "validation", "test"), parts, kept):
+        if not len(labels):
             raise ValueError(f"{listing.name}: none of the {len(part.paths)} {split} pictures can be read; the first: {errors[0]}")
-    labels = listing.train.labels
-    gone = np.setdiff1d(labels, labels[kept[0]])
+    gone = np.setdiff1d(listing.train.labels, kept[0])
     if len(gone):
         name = (listing.target.classes or ())[gone[0]]
-        count = int((labels == gone[0]).sum())
+        count = int((listing.train.labels == gone[0]).sum())
         raise ValueError(f"{listing.name}: none of the {count} training picture(s) of class {name!r} can be read; the first: {errors[0]}")
     total = sum(len(part.paths) for part in parts)
     warnings.warn(f"{listing.name}: {lost} of {total} pictures cannot be read and are left out; the first: {errors[0]}", stacklevel=4)

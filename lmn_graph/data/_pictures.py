@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+
+from lmn_graph.patches import patchify
+from topologies import _checks
 
 from ._npz import read_npz, rows_of
 from .base import ENCODERS, Encoder, Inputs, existing
@@ -25,37 +28,49 @@ def find_pictures(folder: Path) -> Iterator[Path]:
     """Files below ``folder`` that torchvision takes for pictures, by name; hidden ones and links to folders are passed over."""
     from torchvision.datasets.folder import is_image_file
 
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and is_image_file(name))
 
 
+def _refuse_folder(error: OSError) -> None:
+    raise ValueError(f"{error.filename} cannot be read: {error}") from error
+
+
 def read_pictures(paths: Iterable[Path], size: tuple[int, int], mode: str) -> torch.Tensor:
     """Grey values in [0, 1]: float32 [n, height, width] for mode "L", [n, 3, height, width] for "RGB"."""
-    found = list(paths)
-    stack = np.empty((len(found), *size) if mode == "L" else (len(found), 3, *size), dtype=np.float32)
-    for row, path in zip(stack, found):
-        pixels = _read_picture(path, size, mode)
-        row[...] = pixels if mode == "L" else pixels.transpose(2, 0, 1)
+    stack, _, _ = decode(list(paths), size, mode, np.float32)
     stack /= 255
     return torch.from_numpy(stack)
 
 
 def read_what_can_be_read(paths: list[Path], size: tuple[int, int], mode: str) -> tuple[torch.Tensor, np.ndarray, str]:
     """``read_pictures`` of those that can be read; their rows int64 [kept]; the message of the first that cannot, "" if there is none."""
-    stack = np.empty((len(paths), *size) if mode == "L" else (len(paths), 3, *size), dtype=np.float32)
+    stack, kept, first = decode(paths, size, mode, np.float32, skip=True)
+    stack /= 255
+    return torch.from_numpy(stack), kept, first
+
+
+def decode(
+    paths: Sequence[Path], size: tuple[int, int], mode: str, dtype: type = np.uint8, *, skip: bool = False
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Grey values 0 … 255, [kept, height, width] for mode "L", [kept, 3, height, width] for "RGB"; rows and message as above.
+
+    Without ``skip`` a picture that cannot be read is a ValueError.
+    """
+    stack = np.empty((len(paths), *size) if mode == "L" else (len(paths), 3, *size), dtype=dtype)
     kept, first = [], ""
     for row, path in enumerate(paths):
         try:
             pixels = _read_picture(path, size, mode)
         except ValueError as error:
+            if not skip:
+                raise
             first = first or str(error)
             continue
         stack[len(kept)] = pixels if mode == "L" else pixels.transpose(2, 0, 1)
         kept.append(row)
-    stack = stack[: len(kept)]
-    stack /= 255
-    return torch.from_numpy(stack), np.array(kept, dtype=np.int64), first
+    return stack[: len(kept)], np.array(kept, dtype=np.int64), first
 
 
 def _read_picture(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
@@ -90,20 +105,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 class PictureEncoder(Encoder):
     """Pictures as x in [0, 1]: [n, height, width] for mode "L" (grey, 0 black), [n, 3, height, width] for "RGB".
 
+    With ``patch`` they are cut as ``lmn_graph.patches.patchify`` does: [n, rows, columns, C, patch, patch].
+
     Args:
         target: what is predicted.
         size: (height, width) in pixels.
         mode: "L" or "RGB".
+        patch: side of a patch in pixels; None for whole pictures.
     """
 
     size: tuple[int, int]
     mode: str = "L"
+    patch: int | None = None
 
     kind: ClassVar[str] = "pictures"
     accepts: ClassVar[str] = "a picture, a folder of pictures, or an .npz with x (uint8 0 … 255 or numbers in [0, 1])"
 
     @property
     def in_shape(self) -> tuple[int, ...]:
+        if self.patch is None:
+            return self._whole
+        return (*(-(-side // self.patch) for side in self.size), 1 if self.mode == "L" else 3, self.patch, self.patch)
+
+    @property
+    def _whole(self) -> tuple[int, ...]:
+        """Shape of a picture that is not cut."""
         return self.size if self.mode == "L" else (3, *self.size)
 
     def encode(self, path: str | Path) -> Inputs:
@@ -114,16 +140,28 @@ class PictureEncoder(Encoder):
         if not paths:
             raise ValueError(f"{found} holds no pictures")
         names = [str(each.relative_to(found)) if found.is_dir() else each.name for each in paths]
-        return Inputs(read_pictures(paths, self.size, self.mode), names)
+        return Inputs(self._cut(read_pictures(paths, self.size, self.mode)), names)
 
     def _encode_array(self, path: Path) -> Inputs:
         x = read_npz(path, ("x",))["x"]
-        values = rows_of(path, "x", x, self.in_shape) / (255 if x.dtype == np.uint8 else 1)
+        values = rows_of(path, "x", x, self._whole) / (255 if x.dtype == np.uint8 else 1)
         if values.min() < 0 or values.max() > 1:
             raise ValueError(f"{path}: x must be uint8 or lie in [0, 1], got {x.dtype} in [{values.min():g}, {values.max():g}]")
-        return Inputs(torch.from_numpy(values.astype(np.float32)), [f"row {i}" for i in range(len(values))])
+        return Inputs(self._cut(torch.from_numpy(values.astype(np.float32))), [f"row {i}" for i in range(len(values))])
+
+    def _cut(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures if self.patch is None else patchify(pictures, self.patch).contiguous()
+
+    def to_dict(self) -> dict[str, Any]:
+        record = super().to_dict()
+        if self.patch is None:  # the record of whole pictures is what it was before there were patches
+            del record["patch"]
+        return record
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> PictureEncoder:
         height, width = fields["size"]
-        return cls(fields["target"], (height, width), fields["mode"])
+        patch = fields.get("patch")
+        if patch is not None:
+            _checks.integer("patch", patch, minimum=1)
+        return cls(fields["target"], (height, width), fields["mode"], patch)

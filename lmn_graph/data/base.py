@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -38,9 +40,66 @@ def existing(path: str | Path) -> Path:
     return found
 
 
-def chunks(tensor: Tensor) -> tuple[Tensor, ...]:
-    """``tensor`` in views of some rows each, so that what is computed of them takes little memory."""
-    return tensor.split(max(1, CHUNK // max(1, tensor[:1].numel())))
+class Rows(ABC):
+    """Inputs that are made when they are asked for; read along the first axis as a tensor float32 [n, *in_shape] would be.
+
+    ``rows[i]`` with a slice, a tensor of row numbers or a mask is a new tensor of these rows, with a number that row alone. Every number is
+    finite: nobody looks at all of them.
+
+    Args:
+        count: n, >= 1.
+        in_shape: of a row.
+    """
+
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, count: int, in_shape: Sequence[int]) -> None:
+        self.shape = torch.Size((count, *in_shape))
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows float32 [m, *in_shape] of these numbers, int64 [m] in 0 … n − 1; called by several threads, also at the same time.
+
+        Raises:
+            ValueError: naming the file that cannot be read.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What is another if a row is another, found without reading all of them."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def size(self, axis: int) -> int:
+        """Length of one axis."""
+        return self.shape[axis]
+
+    def __getitem__(self, index: int | slice | Tensor | np.ndarray) -> Tensor:
+        if isinstance(index, slice):
+            numbers = np.arange(*index.indices(len(self)), dtype=np.int64)
+        else:
+            numbers = np.asarray(index)
+            numbers = numbers.nonzero()[0] if numbers.dtype == bool and numbers.shape == (len(self),) else numbers
+        if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
+            raise IndexError(f"rows are taken by a number, a slice, numbers [m] or a mask [{len(self)}], got {index!r}")
+        if numbers.size and not -len(self) <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"row numbers must be in 0 … {len(self) - 1}, got {numbers.min()} … {numbers.max()}")
+        found = self.take(np.atleast_1d(numbers).astype(np.int64) % len(self))
+        return found if numbers.ndim else found[0]
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All rows, so many at a time."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+
+def chunks(rows: Tensor | Rows) -> Iterable[Tensor]:
+    """Some rows at a time, so that what is computed of them takes little memory."""
+    return rows.split(max(1, CHUNK // max(1, math.prod(rows.shape[1:]))))
 
 
 class Inputs(NamedTuple):
@@ -54,21 +113,21 @@ class Split(TensorDataset):
     """Rows of one split.
 
     Args:
-        x: float32 [n, *in_shape].
+        x: float32 [n, *in_shape]; or ``Rows``, which are read along their first axis only.
         y: int64 [n], class numbers; or float32 [n, k], scaled regression targets.
     """
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
+    def __init__(self, x: Tensor | Rows, y: Tensor) -> None:
         if x.dtype != torch.float32 or x.dim() < 2:
             raise ValueError(f"x must be float32 [n, *in_shape], got {x.dtype} {list(x.shape)}")
         if (y.dtype, y.dim()) not in ((torch.int64, 1), (torch.float32, 2)):
             raise ValueError(f"y must be int64 [n] or float32 [n, k], got {y.dtype} {list(y.shape)}")
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"x and y must have the same number of rows, at least one; got {len(x)} and {len(y)}")
-        super().__init__(x, y)
+        super().__init__(x, y)  # type: ignore[arg-type]
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Tensor | Rows:
         return self.tensors[0]
 
     @property
@@ -153,7 +212,7 @@ class Splits:
                 raise ValueError(f"{self.name}: {part} rows have shape {tuple(split.x.shape[1:])}, the encoder says {self.in_shape}")
             for label, tensor in (("x", split.x), ("y", split.y)):
                 row = 0
-                for chunk in chunks(tensor):
+                for chunk in () if isinstance(tensor, Rows) else chunks(tensor):
                     finite = torch.isfinite(chunk).flatten(1).all(1) if chunk.dim() > 1 else torch.isfinite(chunk)
                     if not finite.all():
                         raise ValueError(f"{self.name}: {part} {label} row {row + int((~finite).nonzero()[0])} holds NaN or inf")

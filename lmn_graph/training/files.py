@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,29 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from lmn_graph._files import remove_parts, replacing, write_text
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left in a run directory."""
-    for part in folder.rglob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+__all__ = ["load_model", "remove_parts", "replacing", "save_model", "write_text"]
 
 
 def save_model(module: nn.Module, path: str | Path) -> None:
