@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,52 @@ class PatchGrid(nn.Module):
         return f"{self.rows} × {self.columns} patches of {self.patch} × {self.patch}"
 
 
+class Stem(nn.Module):
+    """Convolutions before pictures are cut: 3 × 3, group normalisation, GELU; each halves height and width, rounded up.
+
+    Args:
+        in_shape: (height, width), grey, or (C, height, width).
+        layers: >= 1.
+        width: maps of the last layer; every layer before has half as many as the next, at least eight.
+
+    Attributes:
+        out_shape: (width, height, width) of the maps.
+    """
+
+    def __init__(self, in_shape: Sequence[int], layers: int, width: int) -> None:
+        super().__init__()
+        colours, *sides = (1, *in_shape) if len(in_shape) == 2 else in_shape
+        maps = [colours, *(max(8, width >> (layers - 1 - layer)) for layer in range(layers - 1)), width]
+        blocks: list[nn.Module] = []
+        for before, after in pairwise(maps):
+            blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(math.gcd(8, after), after), nn.GELU()]
+        self.layers = nn.Sequential(*blocks)
+        self.out_shape = (width, *(-(-side // 2**layers) for side in sides))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.unsqueeze(1) if x.dim() == 3 else x)
+
+
+def patch_encoder(
+    in_shape: Sequence[int], learned: int, *, patch: int, stem: int, width: int, layers: int, heads: int, dropout: float
+) -> PatchEncoder:
+    """The encoder of a projector; ``stem`` convolutions come first, and ``patch`` counts pixels of the picture all the same.
+
+    Raises:
+        ValueError: as its parts, and if the stem does not fit the patches, or pictures that are cut already have one.
+    """
+    stem = _checks.integer("stem", stem, minimum=0)
+    if stem == 0:
+        return PatchEncoder(PatchGrid(in_shape, patch), learned, width=width, layers=layers, heads=heads, dropout=dropout)
+    if len(in_shape) not in (2, 3):
+        raise ValueError(f"in_shape must be (height, width) or (C, height, width) where there is a stem, got {tuple(in_shape)}")
+    if _checks.integer("patch", patch, minimum=1) % 2**stem:
+        raise ValueError(f"patch must be a multiple of {2**stem}, since {stem} convolutions halve the picture each, got {patch}")
+    first = Stem(in_shape, stem, _checks.integer("width", width, minimum=1))
+    grid = PatchGrid(first.out_shape, patch // 2**stem)
+    return PatchEncoder(grid, learned, stem=first, width=width, layers=layers, heads=heads, dropout=dropout)
+
+
 class PatchEncoder(nn.Module):
     r"""Tokens of a picture, E patch + position, behind learned ones, through a transformer: [B, M + P, D].
 
@@ -56,6 +103,7 @@ class PatchEncoder(nn.Module):
     Args:
         patches: how pictures are cut.
         learned: M, tokens that are the same for every picture at the start.
+        stem: what pictures go through before they are cut.
         width: D.
         layers: >= 0.
         heads: attention heads; must divide D.
@@ -65,12 +113,15 @@ class PatchEncoder(nn.Module):
         ValueError: if a size is out of range or ``heads`` does not divide ``width``.
     """
 
-    def __init__(self, patches: PatchGrid, learned: int, *, width: int, layers: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, patches: PatchGrid, learned: int, *, stem: Stem | None = None, width: int, layers: int, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         width = _checks.integer("width", width, minimum=1)
         if width % _checks.integer("heads", heads, minimum=1):
             raise ValueError(f"heads must divide width ({width}), got {heads}")
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
+        self.stem = stem
         self.patches = patches
         self.embedding = nn.Linear(patches.features, width)
         self.position = nn.Parameter(torch.empty(patches.count, width))
@@ -95,7 +146,7 @@ class PatchEncoder(nn.Module):
         nn.init.normal_(self.learned, std=1 / math.sqrt(self.learned.size(1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.embedding(self.patches(x)) + self.position
+        tokens = self.embedding(self.patches(x if self.stem is None else self.stem(x))) + self.position
         tokens = torch.cat([self.learned.to(tokens.dtype).expand(len(x), -1, -1), tokens], 1)
         for layer in self.layers:
             tokens = layer(tokens)

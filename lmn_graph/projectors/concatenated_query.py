@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.projectors._heads import GroupedFactors
-from lmn_graph.projectors._patch_tokens import PatchEncoder, PatchGrid
+from lmn_graph.projectors._patch_tokens import patch_encoder
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from topologies import _checks
 
@@ -28,6 +28,7 @@ class ConcatenatedQuery(Projector):
         ports: drive the topology's input ports only, where it has them.
         queries: M >= 1; as many as there are driven nodes if these are fewer.
         patch: side of a patch in pixels; a last one that is not full is filled up with zeros.
+        stem: 3 × 3 convolutions before the picture is cut, each halving it; ``patch`` must be a multiple of 2 to that power.
         width: features of a token.
         layers: transformer layers, >= 1.
         heads: attention heads; must divide ``width``.
@@ -49,6 +50,7 @@ class ConcatenatedQuery(Projector):
         ports: bool = True,
         queries: int = 8,
         patch: int = 8,
+        stem: int = 0,
         width: int = 64,
         layers: int = 2,
         heads: int = 4,
@@ -57,7 +59,9 @@ class ConcatenatedQuery(Projector):
         super().__init__(in_shape, topology, channels=channels, ports=ports)
         self.queries = min(_checks.integer("queries", queries, minimum=1), self.num_driven)
         layers = _checks.integer("layers", layers, minimum=1)
-        self.encoder = PatchEncoder(PatchGrid(self.in_shape, patch), self.queries, width=width, layers=layers, heads=heads, dropout=dropout)
+        self.encoder = patch_encoder(
+            self.in_shape, self.queries, patch=patch, stem=stem, width=width, layers=layers, heads=heads, dropout=dropout
+        )
         self.nodes = GroupedFactors(self.queries, width, self.num_driven, self.channels)
 
     def reset_parameters(self) -> None:

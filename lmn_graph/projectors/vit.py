@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.projectors._heads import Head, make_head
-from lmn_graph.projectors._patch_tokens import PatchEncoder, PatchGrid
+from lmn_graph.projectors._patch_tokens import patch_encoder
 from lmn_graph.projectors.base import PROJECTORS, Projector
 
 
@@ -22,6 +22,7 @@ class ViT(Projector):
         channels: None for scalar cells, else C.
         ports: drive the topology's input ports only, where it has them.
         patch: side of a patch in pixels; a last one that is not full is filled up with zeros.
+        stem: 3 × 3 convolutions before the picture is cut, each halving it; ``patch`` must be a multiple of 2 to that power.
         width: features of a token.
         layers: transformer layers, >= 0.
         heads: attention heads; must divide ``width``.
@@ -33,7 +34,8 @@ class ViT(Projector):
     Raises:
         ValueError: if ``in_shape`` is not that of pictures or an argument is out of range.
 
-    Source: A. Dosovitskiy et al., "An image is worth 16 × 16 words", 2021; the patch aggregator of the Lattice Machine Networks repository.
+    Source: A. Dosovitskiy et al., "An image is worth 16 × 16 words", 2021; the patch aggregator of the Lattice Machine Networks repository;
+    for the stem, T. Xiao et al., "Early convolutions help transformers see better", 2021.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ViT(Projector):
         channels: int | None = None,
         ports: bool = True,
         patch: int = 7,
+        stem: int = 0,
         width: int = 64,
         layers: int = 2,
         heads: int = 4,
@@ -52,7 +55,7 @@ class ViT(Projector):
         rank: int = 16,
     ) -> None:
         super().__init__(in_shape, topology, channels=channels, ports=ports)
-        self.encoder = PatchEncoder(PatchGrid(self.in_shape, patch), 1, width=width, layers=layers, heads=heads, dropout=dropout)
+        self.encoder = patch_encoder(self.in_shape, 1, patch=patch, stem=stem, width=width, layers=layers, heads=heads, dropout=dropout)
         self.head = make_head(head, width, topology, rank=rank, channels=channels, ports=ports)
 
     def reset_parameters(self) -> None:

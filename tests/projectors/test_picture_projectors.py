@@ -151,6 +151,19 @@ def test_the_maps_of_a_cnn_are_the_layers_of_a_volume(sides, normal, channels):
     torch.testing.assert_close(drive.permute(0, 3, 4, 1, 2).flatten(1, 2), small)
 
 
+@pytest.mark.parametrize("name", ["ConcatenatedQuery", "ViT"])
+def test_a_stem_of_convolutions_comes_before_the_patches(name, lattice, pictures):
+    """Two convolutions make 3 × 3 maps out of 9 × 10 pixels; patches of eight pixels are two of these, filled up."""
+    projector = PATCHED[name]((3, 9, 10), lattice, stem=2, patch=8, **SMALL[name]).double()
+    first, norm, _, second, last_norm, _ = projector.encoder.stem.layers
+    maps = functional.gelu(norm(functional.conv2d(pictures, first.weight, first.bias, stride=2, padding=1)))
+    maps = functional.gelu(last_norm(functional.conv2d(maps, second.weight, second.bias, stride=2, padding=1)))
+    assert maps.shape == (4, *projector.encoder.stem.out_shape) == (4, 8, 3, 3)
+    torch.testing.assert_close(projector.encoder(pictures), tokens_of(projector.encoder, maps, 2))
+    grey = PATCHED[name]((9, 10), lattice, stem=1, patch=4, **SMALL[name]).double()
+    assert grey(pictures[:, 0]).shape == (4, lattice.num_nodes)
+
+
 def test_every_further_layer_halves_the_maps(lattice):
     projector = VoxelCNN((16, 12), lattice, width=4, layers=4)
     assert projector.network(torch.rand(1, 1, 16, 12)).shape == (1, 16, 2, 2)
@@ -191,6 +204,12 @@ def test_gradients_are_those_of_differences(name, channels, normal):
         *((name, (5,), {}, r"in_shape must be \(height, width\), \(C, height, width\) or") for name in PATCHED),
         *((name, (2, 2, 3, 4, 5), {}, r"in_shape must be \(height, width\)") for name in PATCHED),
         *((name, (8, 8), {"patch": 0}, "patch must be an integer >= 1, got 0") for name in PATCHED),
+        *(
+            (name, (8, 8), {"stem": 2, "patch": 6}, "patch must be a multiple of 4, since 2 convolutions")
+            for name in ("ViT", "ConcatenatedQuery")
+        ),
+        ("ViT", (2, 2, 1, 4, 4), {"stem": 1, "patch": 4}, "where there is a stem, got"),
+        ("ViT", (8, 8), {"stem": -1}, "stem must be an integer >= 0, got -1"),
         ("VoxelCNN", (5,), {}, r"in_shape must be \(height, width\) or \(C, height, width\), got \(5,\)"),
         ("VoxelCNN", (8, 8), {"layers": 0}, "layers must be an integer >= 1, got 0"),
         ("VoxelCNN", (8, 8), {"gain": 0}, "gain must be a finite number > 0, got 0"),
