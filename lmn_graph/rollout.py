@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from lmn_graph._columns import Columns, ScatteredColumns
+from lmn_graph._precision import full_precision, is_autocast, widened
 from lmn_graph.halting import Halting, HaltingUnit, Tally, over_samples, select_samples
 from lmn_graph.rules.base import State, UpdateRule
 from topologies import _checks
@@ -58,7 +59,7 @@ def rollout(
     """Apply a rule ``steps`` times, or with ``halting`` to each sample until it stops.
 
     Memory grows by the activity, by the fields in ``record`` and, where gradients are asked for, by what back-propagation
-    keeps; nothing else depends on ``steps``.
+    keeps; nothing else depends on ``steps``. Under ``torch.autocast`` a rollout runs in float32 all the same, whatever comes in.
 
     Args:
         rule: the update rule.
@@ -82,6 +83,18 @@ def rollout(
         raise ValueError(f"rule must be an UpdateRule, got {type(rule).__name__}")
     if halting is not None and not isinstance(halting, HaltingUnit):
         raise ValueError(f"halting must be a HaltingUnit or None, got {type(halting).__name__}")
+    if is_autocast(device := rule.connectivity.rowptr.device):
+        drive, state, context = widened(drive), widened(state), widened(context)
+        options: dict[str, Any] = {
+            "graph": graph,
+            "record": record,
+            "truncate": truncate,
+            "checkpoint": checkpoint,
+            "inject": inject,
+            "halting": halting,
+        }
+        with full_precision(device):
+            return rollout(rule, drive, steps=steps, state=state, context=context, **options)
     steps = _checks.integer("steps" if halting is None else "steps, the budget of halting,", steps, minimum=1)
     _checks.choice("inject", inject, ("every", "first"))
     for name, value in (("truncate", truncate), ("checkpoint", checkpoint)):
@@ -101,7 +114,7 @@ def rollout(
         may_drop = context is None or type(rule).select is not UpdateRule.select
         loop = _HaltingLoop(rule, halting, drives, steps, fields, inject, _DROP_FROM if may_drop else math.inf)
         return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
-    options: dict[str, Any] = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
+    options = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
     if (found := rule.run(p, state, drives, steps=steps, **options)) is not None:
         return Trajectory(*found)
 

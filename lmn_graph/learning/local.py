@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lmn_graph._precision import full_precision
 from lmn_graph.learning._table import TraceTable
 from lmn_graph.learning._traces import Traces
 from lmn_graph.learning.base import Learned, LearningRule, loss_for
@@ -74,7 +75,7 @@ class Local(LearningRule):
             raise ValueError("gradients must be asked for outside of torch.inference_mode")
         network = network_of(machine)
         run = _Run(self, machine, network, inputs_of(machine, x), loss, y, epoch)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(x.device):
             short = run.steps <= self.chunk
             graded = network.circuit.order.is_graded and self.perturbation.is_none and self.hops is not None
             found, learned = run.at_once() if short and graded and compiled(run.x) is not None else run.in_chunks()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lmn_graph._precision import full_precision
 from lmn_graph.machine import evaluating
 from lmn_graph.projectors.base import Projection
 from lmn_graph.registry import Registry
@@ -24,7 +25,7 @@ class PhysicsLoss(nn.Module):
     """
 
     def forward(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
-        """The mean of :meth:`per_sample`.
+        """The mean of :meth:`per_sample`, in full precision also under ``torch.autocast``.
 
         Args:
             output: what ``machine(x)`` returned; its trajectory's activity is [B, T, N(, C)].
@@ -34,7 +35,8 @@ class PhysicsLoss(nn.Module):
         Raises:
             ValueError: if the trajectory is too short for the term, or of another kind than it measures.
         """
-        return self.per_sample(output, machine=machine, x=x).mean()
+        with full_precision(getattr(x, "device", None)):
+            return self.per_sample(output, machine=machine, x=x).mean()
 
     def prepare(self, machine: LatticeMachine) -> None:
         """Make what depends on the machine, parameters of the term included: called before an optimiser is built."""

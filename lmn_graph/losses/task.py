@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lmn_graph._precision import widened
 from topologies import _checks
 
 
@@ -31,12 +32,13 @@ class TaskLoss(nn.Module):
             raise ValueError(f"label_smoothing must be in [0, 1) and is for classification only, got {label_smoothing!r} for {kind}")
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The mean over the batch.
+        """The mean over the batch; of predictions in half precision it is computed in float32.
 
         Args:
             prediction: [B, K] class scores, or [B, D] values.
             target: [B] class numbers; or values [B, D], [B] being the same as [B, 1].
         """
+        prediction = widened(prediction)
         return self._classification(prediction, target) if self.kind == "classification" else self._regression(prediction, target)
 
     def _classification(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Data
 
+from lmn_graph._precision import widened
 from lmn_graph.connectivity import lattice_shape
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from lmn_graph.projectors.low_rank import LowRank
@@ -97,4 +98,5 @@ class VoxelCNN(Projector):
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if maps.shape[2:] == size else functional.interpolate(maps, size, mode="bilinear", antialias=True)
+    """``maps`` stretched to a size; in float32 at least: half precision is not everywhere."""
+    return maps if maps.shape[2:] == size else functional.interpolate(widened(maps), size, mode="bilinear", antialias=True)

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing, SumAggregation
 
 from lmn_graph import ops
+from lmn_graph._precision import full_precision, is_autocast, widened
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops._order import find_cycle
 from lmn_graph.registry import Registry
@@ -160,7 +161,11 @@ class UpdateRule(MessagePassing):
         self, state: State, drive: Tensor | None = None, *, context: Tensor | None = None, graph: Data | Connectivity | None = None
     ) -> tuple[State, Tensor]:
         """:meth:`prepare` and one :meth:`step`."""
-        return self.step(self.prepare(context, graph), state, drive)
+        device = self.connectivity.rowptr.device
+        if is_autocast(device):
+            state, drive, context = widened(state), widened(drive), widened(context)
+        with full_precision(device):
+            return self.step(self.prepare(context, graph), state, drive)
 
     def flip(self, p: Any, state: State, node: Tensor) -> State:
         """The state in which the next spike of ``node[b]`` in sample b is flipped; spiking rules define it."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph._precision import full_precision, is_autocast, widened
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.rules.base import UpdateRule
 from topologies import _checks
@@ -57,6 +58,9 @@ class RuleConv(nn.Module):
             raise ValueError(f"x must have shape [N, {self.rule.channels or 'F'}], got {got}")
         if not x.is_floating_point():
             raise ValueError(f"x must be of floating point, got {x.dtype}")
+        if is_autocast(x.device):
+            with full_precision(x.device):
+                return self(widened(x), edge_index, widened(edge_weight))
         connectivity = self._connectivity(x, edge_index, edge_weight)
         p = self.rule.prepare(None, connectivity)
         drive = x if self.rule.channels is None else x.unsqueeze(1)

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,9 @@ def fit(
         KeyboardInterrupt: after Ctrl-C.
     """
     settings, optimizer = TrainerSettings(**config["trainer"]), OptimizerSettings(**config["optimizer"])
-    batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"])
-    validation = Batches(splits.validation.x, splits.validation.y, 256)
+    reading: dict[str, Any] = {"prefetch": settings.prefetch, "pin": settings.accelerator != "cpu" and torch.cuda.is_available()}
+    batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"], **reading)
+    validation = Batches(splits.validation.x, splits.validation.y, 256, **reading)
     learning = build.build_learning(config)
     module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning)
     if checkpoint is not None:
@@ -72,6 +73,7 @@ def fit(
             max_epochs=epochs,
             accelerator=settings.accelerator,
             devices=1,
+            precision=settings.lightning_precision(),
             logger=False,
             enable_checkpointing=True,
             enable_progress_bar=progress,
@@ -80,7 +82,7 @@ def fit(
             callbacks=[*callbacks, RandomState(), *extra, files],
             default_root_dir=folder,
         )
-        with _interruptible(trainer):
+        with closing(batches), closing(validation), _interruptible(trainer):
             trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
     return files.rows
 

@@ -172,7 +172,9 @@ def train(
         record["parameters"] = build.count_parameters(machine)
         loss = build.build_loss(config, splits.task, run.burn_in, machine)
         build.build_learning(config).check(machine, loss)
-        _rehearse(machine, loss, splits, TrainerSettings(**config["trainer"]).batch_size)
+        trainer = TrainerSettings(**config["trainer"])
+        trainer.lightning_precision()  # refuses what this machine cannot do
+        _rehearse(machine, loss, splits, trainer.batch_size)
         _new_folder(run.folder, to_yaml(config), json.dumps(record, indent=2))
         return _fit(run, machine, loss, splits, progress, callbacks, None, pictures)
 

@@ -108,7 +108,10 @@ class TrainerSettings:
         patience: epochs without a better validation loss before stopping; 0 never stops early. Burn-in epochs do not count.
         checkpoint_every: training steps between checkpoints inside an epoch; 0 for one at the end of each epoch only.
         accelerator: "auto", "cpu" or "gpu".
+        precision: in what the matrix products of projector and readout are computed in training: "float32", "bfloat16", "float16" (on a GPU
+            only), or "auto": bfloat16 on a GPU that has it. Rollouts, losses, parameters and all evaluation are in float32.
         threads: CPU threads; 0 leaves torch's choice.
+        prefetch: batches that are read ahead in the background; none takes 2 of pictures that are not in memory, 0 of other data.
     """
 
     epochs: int = 20
@@ -116,15 +119,34 @@ class TrainerSettings:
     patience: int = 0
     checkpoint_every: int = 0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     threads: int = 0
+    prefetch: int | None = None
 
     def __post_init__(self) -> None:
         _checks.integer("trainer.epochs", self.epochs, minimum=1)
         _checks.integer("trainer.batch_size", self.batch_size, minimum=1)
         for name in ("patience", "checkpoint_every", "threads"):
             _checks.integer(f"trainer.{name}", getattr(self, name), minimum=0)
+        if self.prefetch is not None:
+            _checks.integer("trainer.prefetch", self.prefetch, minimum=0)
         if self.accelerator == "gpu" and not torch.accelerator.is_available():
             raise ValueError("trainer.accelerator must be 'auto' or 'cpu' on this machine, which has no GPU, got 'gpu'")
+        _checks.choice("trainer.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+
+    def lightning_precision(self) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+        """The precision as Lightning calls it.
+
+        Raises:
+            ValueError: for float16 without a GPU; not before, since a model that was trained on one may be used without.
+        """
+        gpu = self.accelerator != "cpu" and torch.accelerator.is_available()
+        if self.precision == "float16":
+            if not gpu:
+                raise ValueError("trainer.precision must be 'auto', 'float32' or 'bfloat16' on a CPU, got 'float16'")
+            return "16-mixed"
+        able = gpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if self.precision == "bfloat16" or (self.precision == "auto" and able) else "32-true"
 
 
 SETTINGS = {"machine": MachineSettings, "loss": LossSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
