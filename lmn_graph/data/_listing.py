@@ -18,6 +18,7 @@ from topologies._graph import refuse_without_memory
 
 from ._pictures import MODES, PictureEncoder, decode, read_pictures, read_what_can_be_read
 from ._rows import FileRows
+from ._splitting import draw_balanced
 from ._target import Target
 from .base import Split, Splits
 
@@ -98,6 +99,45 @@ def listed(lister: Callable[..., Listing]) -> Callable[[F], F]:
         return dataset
 
     return mark
+
+
+def check_drawing(*, train_size: int | None, validation_fraction: float, seed: int, classes: int | None = None) -> None:
+    """Refuse options of ``draw_listing`` that are wrong, before files are looked for; ``classes`` where only so many are taken."""
+    _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
+    if classes is not None:
+        _checks.integer("classes", classes, minimum=2)
+    if train_size is not None:
+        _checks.integer("train_size", train_size, minimum=classes or 2)
+    _checks.integer("seed", seed, minimum=0)
+
+
+def draw_listing(
+    name: str,
+    train: Listed,
+    test: Listed,
+    classes: Sequence[str],
+    *,
+    train_size: int | None,
+    validation_fraction: float,
+    seed: int,
+    called: Sequence[str] | None = None,
+) -> Listing:
+    """The listing of a dataset whose test pictures are given: training and validation pictures are drawn from ``train``, class by class.
+
+    Args:
+        name: the dataset's.
+        train, test: the publisher's.
+        classes: class names in the order of their numbers.
+        train_size: number of training pictures, the same for every class to within one; None: all that are not for validation.
+        validation_fraction: share of the drawn pictures that are for validation, in (0, 0.9].
+        seed: seed of the choice.
+        called: what messages call the classes; None: by their names.
+
+    Raises:
+        ValueError: naming a class that has too few pictures.
+    """
+    kept, held = draw_balanced(train.labels, called or classes, train_size, validation_fraction, np.random.default_rng(seed))
+    return Listing(name, train.at(kept), train.at(held), test, Target.classification("class", classes))
 
 
 def check_reading(*, size: int, mode: str, broken: str, memory: bool = True) -> None:

@@ -18,7 +18,7 @@ from .base import Rows
 
 
 class FileRows(Rows):
-    """Picture files as x float32 in [0, 1], [n, height, width] for mode "L", [n, 3, height, width] for "RGB": ``read_pictures``, row by row.
+    """Picture files as x float32 in [0, 1], [n, height, width] for mode "L", [n, 3, height, width] for "RGB", decoded for every batch.
 
     Args:
         paths: the n files.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lmn_graph._files import remove_parts, replacing, write_text
 
-
 __all__ = ["load_model", "remove_parts", "replacing", "save_model", "write_text"]
 
 

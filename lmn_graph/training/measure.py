@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lmn_graph import criticality
+from lmn_graph.data.base import Rows
 from lmn_graph.losses.base import continued
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training.batches import Batches
@@ -18,14 +19,15 @@ LYAPUNOV = (100, 10)  # steps measured, and left out before
 
 
 @torch.no_grad()
-def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 10) -> dict[str, float]:
+def dynamics(machine: LatticeMachine, x: Tensor | Rows, *, seed: int = 0, steps: int = 10) -> dict[str, float]:
     """How activity spreads, from the state in which a normal run ends, under the same drive.
 
     For spiking rules ``branching_ratio``, twin runs with one flipped spike per sample; for others ``lyapunov``. The drawn sites
     depend on ``seed`` alone. For spiking rules also the share of neurons that are ``silent`` or ``saturated``: that fire for no
     sample in any step, for every sample in every step.
     """
-    output = machine(x[:PROBE])
+    x = x[:PROBE]
+    output = machine(x)
     activity = output.trajectory.activity
     generator = torch.Generator(device=activity.device).manual_seed(seed)
     if not machine.rule.spiking:
@@ -36,7 +38,7 @@ def dynamics(machine: LatticeMachine, x: Tensor, *, seed: int = 0, steps: int = 
         return {"lyapunov": float(growth.mean()), "rate": float(activity.abs().mean())}
     state, drive, context = continued(output, machine=machine, x=x, samples=PROBE, steps=steps + 1)
     # Every sample several times, each time with another neuron: one flip a sample leaves a standard deviation of 0.03 to 0.1.
-    times = max(1, min(FLIPS, 2**22 // (len(x[:PROBE]) * machine.rule.num_nodes)))
+    times = max(1, min(FLIPS, 2**22 // (len(x) * machine.rule.num_nodes)))
     state = type(state)(*(field.repeat_interleave(times, 1) for field in state))
     drive, context = (None if part is None else part.repeat_interleave(times, 0) for part in (drive, context))
     damage = criticality.damage_spreading(machine.rule, state, drive, steps=steps, generator=generator, context=context)
@@ -56,7 +58,7 @@ def quality(machine: LatticeMachine, batches: Batches, task: str, scale: Sequenc
     device = next(machine.parameters()).device
     predictions, targets, taken = [], [], []
     for x, y in batches:
-        output = machine(x.to(device))
+        output = machine(x.to(device, non_blocking=True))
         predictions.append(output.prediction.cpu())
         targets.append(y)
         if output.trajectory.halting is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmn_graph.data import DATASETS, MissingData, Split, Splits, make_specimen
-from lmn_graph.data.base import chunks
+from lmn_graph.data.base import Rows, chunks
 from lmn_graph.training import build
 from lmn_graph.training.spelling import Config
 
@@ -64,10 +64,14 @@ def _load(config: Config, smoke: bool) -> Splits:
 
 
 def digest(splits: Splits) -> str:
-    """Tells whether data are the same: every row and target, and what turns a file into rows."""
+    """Tells whether data are the same: every row (or the fingerprint of ``Rows``) and target, and what turns a file into rows."""
     found = hashlib.blake2b(digest_size=16)
     for split in (splits.train, splits.validation, splits.test):
-        for part in (*chunks(split.x), *chunks(split.y)):
-            found.update(part.contiguous().numpy().data)
+        for part in (split.x, split.y):
+            if isinstance(part, Rows):
+                found.update(part.fingerprint().encode())
+                continue
+            for chunk in chunks(part):
+                found.update(chunk.contiguous().numpy().data)
     found.update(json.dumps(splits.encoder.to_dict()).encode())
     return found.hexdigest()
