@@ -6,7 +6,9 @@ from ._arrays import arrays
 from ._columns import Column, TableEncoder
 from ._covertype import covertype
 from ._digits import digits
+from ._domainnet import domainnet
 from ._folder import folder
+from ._food101 import food101
 from ._helena import helena
 from ._higgs import higgs
 from ._imagenet import imagenet
@@ -41,8 +43,10 @@ __all__ = [
     "arrays",
     "covertype",
     "digits",
+    "domainnet",
     "fashion_mnist",
     "folder",
+    "food101",
     "helena",
     "higgs",
     "imagenet",

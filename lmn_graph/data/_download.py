@@ -1,16 +1,22 @@
-"""Files of a publisher: fetched on request, taken up again where a connection broke, and in place only when they are whole."""
+"""Files of a publisher: fetched on request, taken up again where a connection broke, unpacked, and in place only when they are whole."""
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
 import http.client
+import os
 import re
+import shutil
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 TIMEOUT = 60  # seconds without a byte
 BLOCK = 1 << 20
@@ -63,6 +69,18 @@ def check_sha256(digest: str) -> Callable[[Path], None]:
     return _check
 
 
+def check_md5(digest: str) -> Callable[[Path], None]:
+    """A check that a file has this MD5, for publishers who give no better one."""
+
+    def _check(path: Path) -> None:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != digest:
+            raise ValueError(f"MD5 {found}, {digest} was expected")
+
+    return _check
+
+
 def check_zip(path: Path) -> None:
     """Refuse what is no whole .zip: its own checksums say so."""
     try:
@@ -72,6 +90,59 @@ def check_zip(path: Path) -> None:
         raise ValueError(f"not a whole .zip: {error}") from error
     if bad is not None:
         raise ValueError(f"the checksum of {bad} in it is wrong")
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """The folder called ``folder.name`` in a .zip or .tar.gz as ``folder``; if that is there, nothing is done.
+
+    Members go to a hidden folder beside it that is renamed in the end; a later call goes on with those that are not in it yet.
+
+    Raises:
+        ValueError: if the archive is damaged, has no such folder, holds a path that leads out of it, or cannot be written to the disk.
+    """
+    if folder.is_dir():
+        return folder
+    part = folder.with_name(f".{folder.name}.part")
+    temporary = part / f".unpacking-{os.getpid()}"
+    try:
+        for name, size, content in _members(archive):
+            way = PurePosixPath(name)
+            if not way.parts or way.is_absolute() or ".." in way.parts or "\\" in name or ":" in way.parts[0]:
+                raise ValueError(f"{archive} holds {name!r}, which leads out of it: it is not the publisher's")
+            target = part.joinpath(*way.parts[1:])
+            if way.parts[0] != folder.name or len(way.parts) < 2 or (target.is_file() and target.stat().st_size == size):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content() as source, open(temporary, "wb") as file:
+                shutil.copyfileobj(source, file)
+            temporary.replace(target)
+        if not part.is_dir():
+            raise ValueError(f"{archive} holds nothing in a folder {folder.name}")
+        for left in part.glob(".unpacking-*"):
+            left.unlink()
+        part.rename(folder)
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{archive} is damaged ({error}): delete it to fetch it once more") from error
+    except OSError as error:
+        if folder.is_dir():  # another process was first
+            shutil.rmtree(part, ignore_errors=True)
+            return folder
+        raise ValueError(f"{archive} cannot be unpacked as {folder}: {error}; what is there is kept, so try again to go on") from error
+    return folder
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """(name, size, how to open it) of every file; links and the like are passed over. Checksums are checked in reading."""
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                if not info.is_dir():
+                    yield info.filename, info.file_size, functools.partial(packed.open, info)
+        return
+    with tarfile.open(archive, "r|gz") as stream:
+        for member in stream:
+            if member.isreg() and (source := stream.extractfile(member)) is not None:
+                yield member.name, member.size, lambda source=source: source
 
 
 def _complete(url: str, part: Path, what: str, size: int | None) -> None:

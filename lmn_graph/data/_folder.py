@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ._listing import Broken, Listed, Listing, check_reading, listed, read_listing
+from ._lists import names_in
 from ._pictures import find_pictures
 from ._splitting import divide
 from .base import Splits, existing
@@ -83,11 +84,7 @@ def _subfolders(root: Path) -> list[str]:
     """Class folders by name; a link counts if it leads outside of ``root`` and not to a folder around it."""
     base = Path(os.path.realpath(root))
     names = []
-    try:
-        listed = sorted(os.listdir(root))
-    except OSError as error:
-        raise ValueError(f"{root} cannot be read: {error}") from error
-    for name in listed:
+    for name in names_in(root):
         real = Path(os.path.realpath(root / name))
         around = real == base or base in real.parents or real in base.parents
         if not name.startswith(".") and os.path.isdir(real) and not ((root / name).is_symlink() and around):

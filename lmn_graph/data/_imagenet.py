@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 import numpy as np
 
-from topologies import _checks
-
-from ._listing import Broken, Listed, Listing, check_reading, listed, read_listing
+from ._listing import Broken, Listed, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
+from ._lists import Inventory, Place, names_in, numbered_lines, read_text, subfolders
 from ._pictures import PictureEncoder, find_pictures
 from ._specimen import specimen
-from ._splitting import hold_out
 from ._target import Target
 from .base import DATASETS, MissingData, Splits
 
@@ -28,15 +26,10 @@ def _list(root: str, train_size: int | None, validation_fraction: float, classes
     """What is drawn of the pictures of ``imagenet``."""
     if not isinstance(root, (str, Path)) or not str(root):
         raise ValueError(f"root must be the name of a folder, got {root!r}")
-    _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
-    if classes is not None:
-        _checks.integer("classes", classes, minimum=2)
-    if train_size is not None:
-        _checks.integer("train_size", train_size, minimum=classes or 2)
-    generator = np.random.default_rng(_checks.integer("seed", seed, minimum=0))
+    check_drawing(train_size=train_size, validation_fraction=validation_fraction, seed=seed, classes=classes)
     synsets, names, train, test = _listed(Path(root).expanduser(), classes)
-    kept, held = _draw(train, synsets, train_size, validation_fraction, generator)
-    return Listing("imagenet", train.at(kept), train.at(held), test, Target.classification("class", names))
+    drawing = {"train_size": train_size, "validation_fraction": validation_fraction, "seed": seed}
+    return draw_listing("imagenet", train, test, names, called=synsets, **drawing)
 
 
 @DATASETS.register
@@ -56,10 +49,11 @@ def imagenet(
     """ImageNet-1K, photographs of 1,000 classes: x float32 in [0, 1], [n, size, size] for mode "L", [n, 3, size, size] for "RGB".
 
     The publisher's validation pictures are the test split (the labels of its test pictures are not public). Pictures are stretched to the
-    size and held in memory, so ask for what fits. Either layout is recognised: folders train/SYNSET/*.JPEG and val/SYNSET/*.JPEG, or
-    Kaggle's, ILSVRC/Data/CLS-LOC/{train/SYNSET,val}/*.JPEG with ILSVRC/ImageSets/CLS-LOC/train_cls.txt and LOC_val_solution.csv.
-    Where the latter is not there, the boxes say what a picture shows: ILSVRC/Annotations/CLS-LOC/val/*.xml. Classes are in the order of
-    their synsets; LOC_synset_mapping.txt, where it is there, gives their names.
+    size. Either layout is recognised: folders train/SYNSET/*.JPEG and val/SYNSET/*.JPEG, or Kaggle's, the same in ILSVRC/Data/CLS-LOC with
+    a flat val/*.JPEG. A flat val is read where it is, nothing being moved or copied: LOC_val_solution.csv says what a picture shows, or,
+    where that is not there, the first box of ILSVRC/Annotations/CLS-LOC/val/*.xml. Where there is ILSVRC/ImageSets/CLS-LOC/train_cls.txt,
+    the training pictures are those that it lists, else all in the folders. Classes are in the order of their synsets;
+    LOC_synset_mapping.txt, where it is there, gives their names.
 
     Args:
         root: folder that holds one of the layouts.
@@ -89,17 +83,17 @@ def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], List
     base = kaggle if kaggle.is_dir() else root
     missing = [str(base / part) for part in ("train", "val") if not (base / part).is_dir()]
     if missing:
-        layouts = "root must hold train/SYNSET and val/SYNSET with pictures, or Kaggle's ILSVRC/Data/CLS-LOC"
+        layouts = "root must hold train/SYNSET and val with pictures, or Kaggle's ILSVRC/Data/CLS-LOC"
         raise MissingData(f"root {str(root)!r}: {' and '.join(missing)} is missing; {layouts}; ImageNet-1K is to be had from {SOURCE}")
-    synsets = sorted(entry.name for entry in os.scandir(base / "train") if entry.is_dir() and not entry.name.startswith("."))
+    synsets = subfolders(base / "train")
     if len(synsets) < (classes or 2):
         wanted = "two" if classes is None else f"classes = {classes}"
         raise ValueError(f"{base / 'train'} holds {len(synsets)} class folders, at least {wanted} were expected")
     synsets = synsets[:classes]
-    if base is kaggle:
-        train, test = _kaggle_train(root, kaggle, synsets), _kaggle_test(root, kaggle, synsets)
-    else:
-        train, test = _folders(root / "train", synsets), _folders(root / "val", synsets)
+    lines = root / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
+    by_list = base is kaggle and lines.is_file()
+    train = _pictures(base / "train", _train_lines(lines), synsets) if by_list else _folders(base / "train", synsets)
+    test = _folders(base / "val", synsets) if subfolders(base / "val") else _pictures(base / "val", _val_labels(root), synsets)
     for split, where in ((train, base / "train"), (test, base / "val")):
         counts = np.bincount(split.labels, minlength=len(synsets))
         if counts.min() < 1:
@@ -112,114 +106,79 @@ def _folders(folder: Path, synsets: list[str]) -> Listed:
     return Listed([path for path, _ in found], np.array([number for _, number in found], dtype=np.int64))
 
 
-def _kaggle_train(root: Path, data: Path, synsets: list[str]) -> Listed:
+def _pictures(folder: Path, listed: Iterator[tuple[Place, str, str]], synsets: list[str]) -> Listed:
+    """Those of ``listed`` (place, name below ``folder`` without its ending, synset) that are of one of the classes."""
+    number = {synset: i for i, synset in enumerate(synsets)}
+    inventory = Inventory()
+    paths, labels = [], []
+    for place, picture, synset in listed:
+        if synset in number:
+            paths.append(folder / f"{picture}.JPEG")
+            labels.append(number[synset])
+            inventory.add(paths[-1], place)
+    return Listed(paths, np.array(labels, dtype=np.int64))
+
+
+def _train_lines(file: Path) -> Iterator[tuple[Place, str, str]]:
     """What train_cls.txt lists: lines "n01440764/n01440764_10026 1"."""
-    file = root / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
-    number = {synset: i for i, synset in enumerate(synsets)}
-    paths, labels = [], []
-    there = {synset: set(os.listdir(data / "train" / synset)) for synset in synsets}
-    for line, text in enumerate(_text(file).splitlines(), 1):
-        synset, slash, picture = text.split(maxsplit=1)[0].partition("/") if text.strip() else ("", "", "")
-        if text.strip() and not (slash and picture and synset.startswith("n")):
-            raise ValueError(f"{file}, line {line}: SYNSET/PICTURE was expected, got {text[:60]!r}")
-        if synset not in number:
-            continue
-        path = data / "train" / synset / f"{picture}.JPEG"
-        if path.name not in there[synset]:
-            raise ValueError(f"{path} is missing, {file} lists it in line {line}")
-        paths.append(path)
-        labels.append(number[synset])
-    return Listed(paths, np.array(labels, dtype=np.int64))
-
-
-def _kaggle_test(root: Path, data: Path, synsets: list[str]) -> Listed:
-    """The flat folder val/ by its list of labels, or by the annotations of its pictures."""
-    file, boxes = root / "LOC_val_solution.csv", root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
-    listed = _annotations(boxes) if boxes.is_dir() and not file.is_file() else _solution(file)
-    number = {synset: i for i, synset in enumerate(synsets)}
-    paths, labels = [], []
-    there = set(os.listdir(data / "val"))
-    for where, picture, synset in listed:
-        if synset not in number:
-            continue
-        path = data / "val" / f"{picture}.JPEG"
-        if path.name not in there:
-            raise ValueError(f"{path} is missing, {where}")
-        paths.append(path)
-        labels.append(number[synset])
-    return Listed(paths, np.array(labels, dtype=np.int64))
-
-
-def _annotations(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(where it is listed, picture, synset of its first box) of every .xml file, by name."""
-    for name in sorted(name for name in os.listdir(folder) if name.endswith(".xml")):
-        found = re.search(r"<object>\s*<name>\s*(\w+)\s*</name>", _text(folder / name))
+    for line, text in numbered_lines(file):
+        picture = text.split(maxsplit=1)[0]
+        found = re.fullmatch(r"(n[^/\\]+)/[^/\\]+", picture)
         if found is None:
-            raise ValueError(f"{folder / name} holds no <object> with a <name>")
-        yield f"{folder / name} is its annotation", name.removesuffix(".xml"), found[1]
+            raise ValueError(f"{file}, line {line}: SYNSET/PICTURE was expected, got {text[:60]!r}")
+        yield Place(file, line), picture, found[1]
 
 
-def _solution(file: Path) -> Iterator[tuple[str, str, str]]:
-    """The same of LOC_val_solution.csv: ImageId and PredictionString, "n01978287 240 170 272 202 …"."""
-    rows = csv.reader(_text(file).splitlines())
-    if next(rows, [])[:2] != ["ImageId", "PredictionString"]:
-        raise ValueError(f"{file}, line 1: ImageId,PredictionString was expected")
-    for line, row in enumerate(rows, 2):
-        if not row:
-            continue
-        if len(row) < 2 or not row[0].strip() or not row[1].strip():
-            raise ValueError(f"{file}, line {line}: a picture and its synset were expected, got {','.join(row)[:60]!r}")
-        yield f"{file} lists it in line {line}", row[0].strip(), row[1].split()[0]
+def _val_labels(root: Path) -> Iterator[tuple[Place, str, str]]:
+    """What the pictures of a flat folder val/ show, by their list or else by their annotations."""
+    file, boxes = root / "LOC_val_solution.csv", root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
+    if not file.is_file() and not boxes.is_dir():
+        raise MissingData(f"{file} is missing; ImageNet-1K is to be had from {SOURCE}")
+    return _solution(file) if file.is_file() else _annotations(boxes)
+
+
+def _solution(file: Path) -> Iterator[tuple[Place, str, str]]:
+    """Rows of LOC_val_solution.csv: ImageId and PredictionString, "n01978287 240 170 272 202 …"."""
+    rows = csv.reader(read_text(file).split("\n"))
+    try:
+        if next(rows, [])[:2] != ["ImageId", "PredictionString"]:
+            raise ValueError(f"{file}, line 1: ImageId,PredictionString was expected")
+        for line, row in enumerate(rows, 2):
+            if not row:
+                continue
+            if len(row) < 2 or re.fullmatch(r"[^/\\]+", row[0].strip()) is None or not row[1].strip():
+                raise ValueError(f"{file}, line {line}: a picture and its synset were expected, got {','.join(row)[:60]!r}")
+            yield Place(file, line), row[0].strip(), row[1].split()[0]
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {rows.line_num}: {error}") from error
+
+
+def _annotations(folder: Path) -> Iterator[tuple[Place, str, str]]:
+    """The first box of every .xml file, by name."""
+    for name in names_in(folder):
+        if name.endswith(".xml"):
+            file = folder / name
+            yield Place(file, words="is its annotation"), name.removesuffix(".xml"), _first_box(file)
+
+
+def _first_box(file: Path) -> str:
+    """What the first <object> is; a file that defines anything, as entities that grow do, is refused."""
+    text = read_text(file)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError(f"{file} holds a document type definition, an annotation was expected")
+    try:
+        found = ElementTree.fromstring(text).findtext("object/name", "").strip()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{file} is not XML: {error}") from error
+    if not found:
+        raise ValueError(f"{file} holds no <object> with a <name>")
+    return found
 
 
 def _names(file: Path, synsets: list[str]) -> list[str]:
     """Names from lines "n01440764 tench, Tinca tinca", the synset added where two classes have one name; without the file the synsets."""
     if not file.is_file():
         return synsets
-    words = dict(line.split(maxsplit=1) for line in _text(file).splitlines() if len(line.split(maxsplit=1)) == 2)
+    words = dict(line.split(maxsplit=1) for _, line in numbered_lines(file) if len(line.split(maxsplit=1)) == 2)
     names = [words.get(synset, synset).strip() for synset in synsets]
     return [f"{name} ({synset})" if names.count(name) > 1 else name for name, synset in zip(names, synsets)]
-
-
-def _text(file: Path) -> str:
-    if not file.is_file():
-        raise MissingData(f"{file} is missing; ImageNet-1K is to be had from {SOURCE}")
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _draw(
-    train: Listed, synsets: list[str], train_size: int | None, fraction: float, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and for validation."""
-    counts = np.bincount(train.labels, minlength=len(synsets))
-    if counts.min() < 2:
-        small = int(counts.argmin())
-        raise ValueError(f"class {synsets[small]} has {counts[small]} training picture(s), at least 2 are needed, one to validate with")
-    rows = np.arange(len(train.labels))
-    if train_size is None:
-        return hold_out(rows, max(1, round(fraction * len(rows))), generator, train.labels)
-    if train_size < len(synsets):
-        raise ValueError(f"train_size must be at least one picture for each of the {len(synsets)} classes, got {train_size}")
-    wanted = _shares(train_size, len(synsets), generator)
-    held = _shares(max(len(synsets), round(train_size * fraction / (1 - fraction))), len(synsets), generator)
-    short = wanted + held > counts
-    if short.any():
-        small = int(short.argmax())
-        both = f"{wanted[small]} for training and {held[small]} for validation"
-        raise ValueError(f"train_size {train_size} takes {both} from class {synsets[small]}, which has {counts[small]} pictures")
-    kept_rows, held_rows = [], []
-    for number in range(len(synsets)):
-        order = generator.permutation(rows[train.labels == number])
-        kept_rows.append(order[: wanted[number]])
-        held_rows.append(order[len(order) - held[number] :])
-    return generator.permutation(np.concatenate(kept_rows)), generator.permutation(np.concatenate(held_rows))
-
-
-def _shares(total: int, groups: int, generator: np.random.Generator) -> np.ndarray:
-    """``total`` in equal parts, the remainder one each to groups that are drawn."""
-    shares = np.full(groups, total // groups)
-    shares[generator.permutation(groups)[: total % groups]] += 1
-    return shares

@@ -51,6 +51,51 @@ def hold_out(
     return order[~taken], order[taken]
 
 
+def draw_balanced(
+    labels: np.ndarray, classes: Sequence[str], train_size: int | None, fraction: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and for validation among those with ``labels``, shuffled.
+
+    Args:
+        labels: class numbers of all rows.
+        classes: what the classes are called in messages.
+        train_size: training rows, the same for every class to within one; None: all that are not for validation.
+        fraction: share of validation rows among both together.
+
+    Raises:
+        ValueError: naming a class that has too few rows.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    if counts.min() < 2:
+        small = int(counts.argmin())
+        raise ValueError(f"class {classes[small]} has {counts[small]} training picture(s), at least 2 are needed, one to validate with")
+    rows = np.arange(len(labels))
+    if train_size is None:
+        return hold_out(rows, max(1, round(fraction * len(rows))), generator, labels)
+    if train_size < len(classes):
+        raise ValueError(f"train_size must be at least one picture for each of the {len(classes)} classes, got {train_size}")
+    wanted = shares(train_size, len(classes), generator)
+    held = shares(max(len(classes), round(train_size * fraction / (1 - fraction))), len(classes), generator)
+    short = wanted + held > counts
+    if short.any():
+        small = int(short.argmax())
+        both = f"{wanted[small]} for training and {held[small]} for validation"
+        raise ValueError(f"train_size {train_size} takes {both} from class {classes[small]}, which has {counts[small]} pictures")
+    kept_rows, held_rows = [], []
+    for number in range(len(classes)):
+        order = generator.permutation(rows[labels == number])
+        kept_rows.append(order[: wanted[number]])
+        held_rows.append(order[len(order) - held[number] :])
+    return generator.permutation(np.concatenate(kept_rows)), generator.permutation(np.concatenate(held_rows))
+
+
+def shares(total: int, groups: int, generator: np.random.Generator) -> np.ndarray:
+    """``total`` in equal parts, the remainder one each to groups that are drawn."""
+    found = np.full(groups, total // groups)
+    found[generator.permutation(groups)[: total % groups]] += 1
+    return found
+
+
 def split_rows(
     count: int,
     *,

@@ -43,7 +43,9 @@ def test_registered_names() -> None:
     assert list(data.DATASETS) == [
         "covertype",
         "digits",
+        "domainnet",
         "fashion-mnist",
+        "food101",
         "helena",
         "higgs",
         "imagenet",
@@ -188,7 +190,7 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     ("spec", "message"),
     [
         ("didgits", "neither a dataset nor a path; did you mean 'digits'"),
-        ("quux", "neither a dataset nor a path; known: covertype, digits, fashion-mnist, helena, higgs, imagenet,"),
+        ("quux", "neither a dataset nor a path; known: covertype, digits, domainnet, fashion-mnist, food101, helena, higgs, imagenet,"),
         ("missing.csv", "'missing.csv' does not exist; expected"),
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("", "data must be the name"),

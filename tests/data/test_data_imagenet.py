@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from lmn_graph import data
-from lmn_graph.data import Encoder, PictureEncoder, _imagenet, _listing
+from lmn_graph.data import Encoder, PictureEncoder, _listing, _splitting
 
 SYNSETS = ("n01440764", "n02012849", "n03126707")
 TRAIN, TEST = 10, 3
@@ -246,6 +246,6 @@ def test_classes_without_pictures_are_named(folders: Path) -> None:
 
 
 def test_a_balanced_draw_spreads_what_is_left_over() -> None:
-    shares = _imagenet._shares(1003, 1000, np.random.default_rng(0))
+    shares = _splitting.shares(1003, 1000, np.random.default_rng(0))
     assert shares.sum() == 1003
     assert sorted(set(shares.tolist())) == [1, 2]
