@@ -7,7 +7,9 @@
     python benchmarks/accuracy.py tanh-lattice|euclidean3d|smartnet
     python benchmarks/accuracy.py mackey-glass
     python benchmarks/accuracy.py series --root laser.npy
+    python benchmarks/accuracy.py tabular-soc --root letter.csv
     python benchmarks/accuracy.py filter --root DIR          # settings of its own: benchmarks/filter_accuracy.py
+    python benchmarks/accuracy.py vision --mnist DIR         # presets for pictures: benchmarks/vision_accuracy.py
 
 Seed s draws the split, the initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
 with the best validation loss; the other classifiers are fitted on the training and the validation rows together, so that nobody has
@@ -66,6 +68,9 @@ PRESETS = {
     "block-mnist": Preset("block-mnist", 1, ("random forest", "MLP", "logistic regression")),
     "letter": Preset(
         "blocksparse-helena", 3, ("random forest", "MLP", "RBF SVM", "logistic regression"), ("--data", "{root}", "--data.target", "letter")
+    ),
+    "tabular-soc": Preset(
+        "tabular-soc", 1, ("random forest", "MLP", "logistic regression"), ("--data", "{root}", "--data.target", "letter")
     ),
     **{
         name: Preset(name, 3, ("random forest", "MLP", "RBF SVM", "logistic regression"))
@@ -227,8 +232,12 @@ def main() -> None:
         import filter_accuracy
 
         return filter_accuracy.main(sys.argv[2:])
+    if sys.argv[1:2] == ["vision"]:
+        import vision_accuracy
+
+        return vision_accuracy.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=[*PRESETS, "filter"])
+    parser.add_argument("data", choices=[*PRESETS, "filter", "vision"])
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
     parser.add_argument("--root", help="folder of the data, where they are files")
     arguments = parser.parse_args()
