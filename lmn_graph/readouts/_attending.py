@@ -62,7 +62,11 @@ class Attending(Readout):
     def features(self, activity: Tensor) -> Tensor:
         """The features [B, F] for a checked history of the steps after ``skip`` and the nodes which are read."""
 
+    def decode(self, features: Tensor) -> Tensor:
+        """W features + b."""
+        return self.linear(features)
+
     def read(self, activity: Tensor) -> Tensor:
         activity = activity[:, self.skip :]
-        prediction = self.linear(self.dropout(self.features(activity)))
+        prediction = self.decode(self.dropout(self.features(activity)))
         return prediction if self.direct is None else prediction + self.direct(self.dropout(activity.mean(1).flatten(1)))

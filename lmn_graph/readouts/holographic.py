@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph.connectivity import lattice_shape
+from lmn_graph.readouts._factors import product_over_axes, sides_read
 from lmn_graph.readouts.base import READOUTS, Readout
 from topologies import _checks
 
@@ -56,7 +56,7 @@ class Holographic(Readout):
         if width % _checks.integer("heads", heads, minimum=1):
             raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
-        sides = (lattice_shape(topology) if self.output_index is None else None) or (self.num_read,)
+        sides = sides_read(self, topology) or (self.num_read,)
         self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
         self.norm = nn.LayerNorm(width)
         self.position = nn.Parameter(torch.empty(self.steps, width))
@@ -80,10 +80,7 @@ class Holographic(Readout):
 
     def node_factors(self) -> Tensor:
         """The product of the factors over the axes, [N, R·C], scaled by N^-1/2."""
-        product = self.factors[0]
-        for factor in list(self.factors)[1:]:
-            product = (product.unsqueeze(1) * factor).flatten(0, 1)
-        return product / math.sqrt(self.num_read)
+        return product_over_axes(self.factors) / math.sqrt(self.num_read)
 
     def read(self, activity: Tensor) -> Tensor:
         factors = self.node_factors()
