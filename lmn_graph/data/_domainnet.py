@@ -102,6 +102,7 @@ def domainnet(
     size: int = 64,
     mode: Literal["L", "RGB"] = "RGB",
     broken: Broken = "fatal",
+    memory: bool = True,
     train_size: int | None = None,
     validation_fraction: float = 0.1,
     download: bool = False,
@@ -124,6 +125,7 @@ def domainnet(
         size: height and width in pixels.
         mode: "L" (grey) or "RGB".
         broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
+        memory: whether all pictures are decoded at once, into memory; else each when a batch asks for it.
         train_size: number of training pictures, the same for every class to within one; None: all that are not for validation.
         validation_fraction: share of the pictures drawn from training lists, in (0, 0.9].
         download: fetch what is missing of the domains that are used, check and unpack it; otherwise nothing is fetched.
@@ -132,9 +134,9 @@ def domainnet(
     Raises:
         ValueError: naming the argument, the files that are missing and where to get them, the list and its line, or the picture.
     """
-    check_reading(size=size, mode=mode, broken=broken)
+    check_reading(size=size, mode=mode, broken=broken, memory=memory)
     listing = _list(root, domains, protocol, domain, leave_out, train_size, validation_fraction, download, seed)
-    return read_listing(listing, size=size, mode=mode, broken=broken)
+    return read_listing(listing, size=size, mode=mode, broken=broken, memory=memory)
 
 
 def _encoder(left_out: int, size: int, mode: str) -> PictureEncoder:

@@ -54,13 +54,14 @@ def folder(
     size: int = 28,
     mode: Literal["L", "RGB"] = "L",
     broken: Broken = "fatal",
+    memory: bool = True,
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
     seed: int = 0,
 ) -> Splits:
     """One folder of pictures per class, found and numbered as torchvision's ImageFolder does: x float32 in [0, 1].
 
-    x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are held in memory, upright, stretched to
+    x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are turned upright and stretched to
     the size; transparency is laid over white. Where the folder holds nothing but train and test, each with class folders, that split is
     kept. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are passed over.
 
@@ -69,6 +70,7 @@ def folder(
         size: height and width in pixels.
         mode: "L" or "RGB".
         broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
+        memory: whether all pictures are decoded at once, into memory; else each when a batch asks for it.
         test_fraction: share of all pictures, in (0, 0.9]; of no effect where test is given.
         validation_fraction: share of the remaining pictures, in (0, 0.9].
         seed: seed of the shuffle; classes keep their shares.
@@ -76,8 +78,8 @@ def folder(
     Raises:
         ValueError: naming the argument, or the folder or picture and what is wrong with it.
     """
-    check_reading(size=size, mode=mode, broken=broken)
-    return read_listing(_list(path, test_fraction, validation_fraction, seed), size=size, mode=mode, broken=broken)
+    check_reading(size=size, mode=mode, broken=broken, memory=memory)
+    return read_listing(_list(path, test_fraction, validation_fraction, seed), size=size, mode=mode, broken=broken, memory=memory)
 
 
 def _subfolders(root: Path) -> list[str]:

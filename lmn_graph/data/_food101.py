@@ -52,6 +52,7 @@ def food101(
     size: int = 64,
     mode: Literal["L", "RGB"] = "RGB",
     broken: Broken = "fatal",
+    memory: bool = True,
     classes: int | None = None,
     train_size: int | None = None,
     validation_fraction: float = 0.1,
@@ -68,6 +69,7 @@ def food101(
         size: height and width in pixels.
         mode: "L" (grey) or "RGB".
         broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
+        memory: whether all pictures are decoded at once, into memory; else each when a batch asks for it.
         classes: the first so many of the classes, at least 2; None: all.
         train_size: number of training pictures, the same for every class to within one; None: all that are not for validation.
         validation_fraction: share of the pictures drawn from the publisher's training ones, in (0, 0.9].
@@ -77,9 +79,9 @@ def food101(
     Raises:
         ValueError: naming the argument, the files that are missing and where to get them, the list and its line, or the picture.
     """
-    check_reading(size=size, mode=mode, broken=broken)
+    check_reading(size=size, mode=mode, broken=broken, memory=memory)
     listing = _list(root, classes, train_size, validation_fraction, download, seed)
-    return read_listing(listing, size=size, mode=mode, broken=broken)
+    return read_listing(listing, size=size, mode=mode, broken=broken, memory=memory)
 
 
 def _encoder(classes: int, size: int, mode: str) -> PictureEncoder:

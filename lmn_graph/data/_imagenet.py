@@ -41,6 +41,7 @@ def imagenet(
     size: int = 32,
     mode: Literal["L", "RGB"] = "L",
     broken: Broken = "fatal",
+    memory: bool = True,
     train_size: int | None = None,
     validation_fraction: float = 0.05,
     classes: int | None = None,
@@ -60,6 +61,7 @@ def imagenet(
         size: height and width in pixels.
         mode: "L" (grey) or "RGB".
         broken: what a picture that cannot be read is: "fatal", or for "skip" left out with a warning.
+        memory: whether all pictures are decoded at once, into memory; else each when a batch asks for it.
         train_size: number of training pictures, the same for every class to within one; None: all that are not for validation.
         validation_fraction: share of the pictures drawn from the publisher's training ones, in (0, 0.9].
         classes: the first so many of the classes, at least 2; None: all.
@@ -68,8 +70,8 @@ def imagenet(
     Raises:
         ValueError: naming the argument, the files that are missing and where to get them, or a picture that cannot be read.
     """
-    check_reading(size=size, mode=mode, broken=broken)
-    return read_listing(_list(root, train_size, validation_fraction, classes, seed), size=size, mode=mode, broken=broken)
+    check_reading(size=size, mode=mode, broken=broken, memory=memory)
+    return read_listing(_list(root, train_size, validation_fraction, classes, seed), size=size, mode=mode, broken=broken, memory=memory)
 
 
 def _encoder(classes: int, size: int, mode: str) -> PictureEncoder:

@@ -30,7 +30,7 @@ class Batches:
         batch_size: samples per batch; the last batch of an epoch may be smaller.
         shuffle: whether every epoch has an order of its own.
         seed: of the orders.
-        prefetch: batches that a thread reads ahead, >= 0; None: 2 of ``Rows``, none of tensors. They are the same batches in the same order.
+        prefetch: batches that a thread reads ahead, >= 0, which changes neither them nor their order; None: 2 of ``Rows``, 0 of tensors.
         pin: whether batches are in page-locked memory, from which they go to a GPU while it computes.
     """
 
