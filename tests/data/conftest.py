@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +134,58 @@ def _write_pictures(root: Path, classes: tuple[str, ...], count: int, size: int 
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             Image.fromarray(generator.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"1f{i:03x}.png")
+
+
+@dataclass
+class Publisher:
+    """A server on this machine: files by their path, and the paths that were asked for."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    monkeypatch.setenv("no_proxy", "*")
+    state = Publisher()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append(self.path.lstrip("/"))
+            content = state.files.get(state.asked[-1])
+            if content is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        state.url = f"http://127.0.0.1:{running.server_port}"
+        yield state
+        running.shutdown()
+
+
+@pytest.fixture(scope="session")
+def emoji_domains(real: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two domains with lists of their pictures, the class component being small."""
+    if real is not None:
+        return real / "images" / "emoji"
+    root = tmp_path_factory.mktemp("domains")
+    for seed, domain in enumerate(("google", "twitter")):
+        _write_pictures(root / domain, ("activities", "animals_nature", "flags", "symbols"), 12, 64, seed)
+        _write_pictures(root / domain, ("component",), 5, 64, seed + 5)
+        lines = [
+            f"{path.relative_to(root)} {number}\n"
+            for number, folder in enumerate(sorted((root / domain).iterdir()))
+            for path in sorted(folder.iterdir())
+        ]
+        (root / f"{domain}_train.txt").write_text("".join(line for i, line in enumerate(lines) if i % 3))
+        (root / f"{domain}_test.txt").write_text("".join(lines[::3]))
+    return root
