@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,23 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from torch import Tensor
 
 from lmn_graph.machine import LatticeMachine
+from lmn_graph.readouts import ClassQuery
 from lmn_graph.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, new_figure
 
 Rows = list[dict[str, float]]
 
 
 def save_all(
-    folder: Path, rows: Rows, machine: LatticeMachine, x: Tensor, burn_in: int = 0, taken: Mapping[str, Tensor] | None = None
+    folder: Path,
+    rows: Rows,
+    machine: LatticeMachine,
+    x: Tensor,
+    burn_in: int = 0,
+    taken: Mapping[str, Tensor] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> list[Path]:
-    """All pictures of a run in ``folder``: ``losses.png``, ``raster.png``, ``dynamics.png``; ``steps.png`` of a machine that halts.
+    """All pictures of a run in ``folder``: ``losses.png``, ``raster.png``, ``dynamics.png``; ``steps.png`` of a machine that halts,
+    ``attention.png`` of one whose classes attend to the history, ``factors.png`` of a holographic readout.
 
     Args:
         folder: where they go.
@@ -30,7 +38,9 @@ def save_all(
         x: samples to run for the raster; the first is drawn.
         burn_in: epochs that are shaded.
         taken: the steps that the samples of a test set took before they halted, by its name; none where none halts.
+        classes: names of the classes; None for a regression.
     """
+    from lmn_graph.report import readouts
     from lmn_graph.training.measure import history
 
     steps = max(2 * machine.steps, 24)
@@ -42,6 +52,13 @@ def save_all(
     if taken:
         paths.append(folder / "steps.png")
         steps_taken(paths[-1], taken, machine.steps)
+    if isinstance(machine.readout, ClassQuery):
+        paths.append(folder / "attention.png")
+        names = dict(enumerate(classes or [f"output {number}" for number in range(machine.readout.out_features)]))
+        readouts.class_attention(paths[-1], machine, x, {number: names[number] for number in list(names)[: readouts.MAPS]})
+    if hasattr(machine.readout, "node_factors"):
+        paths.append(folder / "factors.png")
+        readouts.holographic_factors(paths[-1], machine, classes)
     return paths
 
 

@@ -240,7 +240,8 @@ def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: flo
         from lmn_graph.report import plots
 
         steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
-        plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, {} if steps is None else {"test": steps})
+        taken = {} if steps is None else {"test": steps}
+        plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, taken, splits.classes)
     write_text(run.folder / "run.json", json.dumps(record, indent=2))
     return Run(run.folder, run.config, record)
 
