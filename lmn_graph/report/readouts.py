@@ -68,9 +68,7 @@ def class_attention(path: str | Path, machine: LatticeMachine, x: Tensor, classe
     count, limits = len(classes), (0.0, float(where.max()) * where.size(1))
     with new_figure(path, 2, count, (2.3 * count + 0.8, 4.0), height_ratios=(2, 1)) as (figure, axes):
         for axis, cells, name in zip(axes[0], where, classes.values()):
-            picture = _draw_cells(
-                axis, machine, readout.output_index, cells * cells.numel(), "magma", (0.0, float(where.max()) * len(cells))
-            )
+            picture = _draw_cells(axis, machine, readout.output_index, cells * cells.numel(), "magma", limits)
             axis.set_title(name, loc="center", color=INK)
         figure.colorbar(picture, ax=list(axes[0]), pad=0.01, label="attention, 1 if all cells had the same")
         for axis, steps, colour in zip(axes[1], when, COLOURS):
