@@ -106,23 +106,49 @@ def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topol
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-11)
 
 
+def pairs(turn: int) -> list[tuple[str, str]]:
+    """Every projector and every readout at least once, paired another way at every turn: a drive is all that they share."""
+    projectors, readouts = list(PROJECTORS), list(READOUTS)
+    return [(projectors[i % len(projectors)], readouts[(i + turn) % len(readouts)]) for i in range(max(len(projectors), len(readouts)))]
+
+
+def check_machine(graph: Data, rule: UpdateRule, projector: str, readout: str, steps: int) -> bool:
+    """The prediction has its shape and is finite, its gradient to the input too; returns whether that is anywhere not zero."""
+    classes = outputs(readout, graph, 3)
+    parts = (
+        small_projector(projector, graph, steps=steps, channels=rule.channels),
+        rule,
+        READOUTS[readout](graph, classes, steps, channels=rule.channels),
+    )
+    x = torch.rand(2, *in_shape(projector), requires_grad=True)
+    prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
+    assert prediction.shape == (2, classes)
+    prediction.square().sum().backward()
+    assert bool(prediction.isfinite().all())
+    assert x.grad.isfinite().all()
+    return bool(x.grad.any())
+
+
 @every_topology
 def test_every_projector_and_readout_works_on_every_topology(topology, tmp_path):
     """Lattice shape or none, ports or none: the prediction is finite and has a gradient to the input."""
     graph = small(topology, tmp_path)
-    heard = False
     steps = graph.num_nodes + 2  # enough to cross it
-    for projector, readout in itertools.product(PROJECTORS, READOUTS):
-        classes = outputs(readout, graph, 3)
-        parts = small_projector(projector, graph, steps=steps), SpikingSOC(graph), READOUTS[readout](graph, classes, steps)
-        x = torch.rand(2, *in_shape(projector), requires_grad=True)
-        prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
-        assert prediction.shape == (2, classes)
-        prediction.square().sum().backward()
-        assert bool(prediction.isfinite().all())
-        assert x.grad.isfinite().all()
-        heard |= bool(x.grad.any())
-    assert heard
+    found = [check_machine(graph, SpikingSOC(graph), *pair, steps) for pair in pairs(list(TOPOLOGIES).index(topology))]
+    assert any(found)
+
+
+@pytest.mark.parametrize("topology", ["grid", "raster", "small_world"])
+@pytest.mark.parametrize("rule", list(KINDS))
+def test_every_projector_and_readout_works_with_every_rule(rule, topology, tmp_path):
+    """On a lattice, a graph with ports and one with neither: scalar cells and channels, whatever a rule has."""
+    graph, kind = small(topology, tmp_path), KINDS[rule]
+    if not all(_PROPERTIES[needed](Connectivity(graph)) for needed in kind.requires):
+        with pytest.raises(ValueError, match=f"that {rule} requires"):
+            kind(graph)
+        return
+    found = [check_machine(graph, kind(graph), *pair, graph.num_nodes + 2) for pair in pairs(list(KINDS).index(rule))]
+    assert all(found) or kind is SpikingSOC  # whose cells may all be silent
 
 
 @every_topology
