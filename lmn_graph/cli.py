@@ -1,4 +1,4 @@
-"""The command ``lmn``: train, resume, evaluate, predict, sweep, topology, list, doctor.
+"""The command ``lmn``: train, resume, evaluate, predict, preprocess, sweep, topology, list, doctor.
 
 Nothing heavy is imported before a command is chosen.
 """
@@ -23,6 +23,7 @@ examples:
   lmn train mnist --data.root DIR --out runs/mnist
   lmn train --print_config > my.yaml; lmn train --config my.yaml
   lmn train --plugin my_rule.py --rule MyRule  a rule of your own
+  lmn preprocess photos --size 64 --mode RGB --out shards; lmn train --data shards
   lmn sweep learning-rate --out runs/rates     a run per learning rate; the same again goes on
   lmn topology small_world --n 200 --k 6 --p 0.1 --out small_world.png
   lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
@@ -77,6 +78,17 @@ def _arguments() -> argparse.ArgumentParser:
     predict.add_argument("run", metavar="RUN", help="run directory")
     predict.add_argument("file", metavar="FILE", help="a table without the target, a picture or a folder of pictures, an .npz with x")
     predict.add_argument("--out", metavar="CSV", help="write here instead of to the terminal")
+    preprocess = command(
+        "preprocess", "decode pictures once, into shards that training reads without holding them in memory", add_help=False
+    )
+    preprocess.set_defaults(format_help=preprocess.format_help)
+    preprocess.add_argument("-h", "--help", action="store_true", help="show this, and every option of the data, if they are named")
+    preprocess.usage = "lmn preprocess DATA --out DIR [--patch P] [--shard-size N] [--OPTION VALUE], or lmn preprocess DIR --verify"
+    preprocess.add_argument("--out", metavar="DIR", help="folder of the shards, to begin or, the same again, to go on with")
+    preprocess.add_argument("--patch", type=int, metavar="P", help="cut pictures into patches of P x P pixels")
+    preprocess.add_argument("--shard-size", "--shard_size", type=int, default=1024, metavar="N", help="pictures of a shard; 1024")
+    preprocess.add_argument("--verify", action="store_true", help="compare every byte with the checksums")
+    preprocess.add_argument("--quiet", action="store_true", help="no progress bar")
     sweep = command("sweep", "train runs over the values of options, and compare them", add_help=False)
     sweep.set_defaults(format_help=sweep.format_help)
     sweep.add_argument("-h", "--help", action="store_true", help="show this, and the named sweeps")
@@ -141,7 +153,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
         parser.print_help()
         return 0
-    if rest and known.command not in ("train", "sweep", "check-gradients", "topology"):
+    if rest and known.command not in ("train", "preprocess", "sweep", "check-gradients", "topology"):
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
@@ -262,6 +274,29 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _preprocess(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.training.preprocess import describe_preprocess, preprocess
+
+    names, rest = _positional(rest)
+    if known.help:
+        print(known.format_help())
+        print(*(f"options of {name}:\n{describe_preprocess(name)}" for name in names), sep="\n")
+        return 0
+    if len(names) != 1:
+        raise ValueError(f"one data set or folder must be named, got {len(names)}: lmn preprocess DATA --out DIR")
+    making = {"patch": known.patch, "shard_size": known.shard_size, "verify": known.verify, "progress": not known.quiet}
+    try:
+        folder, record = preprocess(names[0], known.out, rest, **making)
+    except KeyboardInterrupt:
+        print("lmn: interrupted; go on with the same command", file=sys.stderr)
+        return 130
+    made = [shard for of in record.shards.values() for shard in of.values()]
+    size = sum(shard.size for shard in made) / 1e6
+    print(f"{record.name}: {sum(shard.rows for shard in made):,} pictures in {len(made)} shards of {size:,.1f} MB together")
+    print(f"lmn train --data {shlex.quote(str(folder))} reads them")
+    return 0
+
+
 def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
     from pathlib import Path
 
@@ -379,6 +414,7 @@ _COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
+    "preprocess": _preprocess,
     "sweep": _sweep,
     "check-gradients": _check_gradients,
     "topology": _topology,

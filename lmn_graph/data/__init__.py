@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._arrays import arrays
+from ._chunks import import_chunks
 from ._columns import Column, TableEncoder
 from ._covertype import covertype
 from ._digits import digits
@@ -17,14 +18,16 @@ from ._mackey_glass import mackey_glass
 from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
 from ._pictures import PictureEncoder
+from ._preprocess import preprocess
 from ._series import SeriesEncoder, series
+from ._shards import shards, verify_shards
 from ._specimen import specimen
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
 from ._timed_bump import timed_bump
 from ._year_prediction_msd import year_prediction_msd
-from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Split, Splits
+from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Rows, Split, Splits
 
 __all__ = [
     "DATASETS",
@@ -35,6 +38,7 @@ __all__ = [
     "Inputs",
     "MissingData",
     "PictureEncoder",
+    "Rows",
     "SeriesEncoder",
     "Split",
     "Splits",
@@ -50,15 +54,19 @@ __all__ = [
     "helena",
     "higgs",
     "imagenet",
+    "import_chunks",
     "load",
     "mackey_glass",
     "make_specimen",
     "mnist",
+    "preprocess",
     "resolve",
     "series",
+    "shards",
     "specimen",
     "synthetic_pictures",
     "table",
     "timed_bump",
+    "verify_shards",
     "year_prediction_msd",
 ]

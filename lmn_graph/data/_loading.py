@@ -14,6 +14,7 @@ from ._arff import TABLE_ENDINGS
 from ._arrays import arrays
 from ._folder import folder
 from ._series import series
+from ._shards import RECORD, shards
 from ._table import table
 from .base import DATASETS, Splits
 
@@ -21,8 +22,8 @@ from .base import DATASETS, Splits
 def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
     """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
 
-    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``folder``, .npz → ``arrays``,
-    .npy → ``series``.
+    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``shards`` where ``lmn preprocess``
+    made it, else ``folder``, .npz → ``arrays``, .npy → ``series``.
 
     Raises:
         ValueError: if it is neither, saying what is accepted.
@@ -41,7 +42,7 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
             f"data {str(spec)!r} is neither a dataset nor a path{did_you_mean(str(spec), list(DATASETS))}; expected {accepted}"
         )
     if path.is_dir():
-        return folder, {"path": str(path)}
+        return shards if (path / RECORD).is_file() else folder, {"path": str(path)}
     if name.endswith(TABLE_ENDINGS):
         return table, {"path": str(path)}
     if name.endswith(".npz"):

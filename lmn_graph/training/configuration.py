@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,18 @@ def configure_part(kind: str, name: str, arguments: Sequence[str] = ()) -> Confi
     return config[kind]
 
 
+def configure_call(function: Callable[..., Any], arguments: Sequence[str] = (), skip: Collection[str] = ()) -> Config:
+    """The options of a function, those of ``skip`` excepted, from ``--option value`` arguments; those not given have their defaults.
+
+    Raises:
+        ValueError: as :func:`configure`.
+    """
+    known = {option.name: option for option in options(function, set(skip), [])}
+    joined = _joined(list(arguments))
+    _refuse_unknown({}, known, joined)
+    return _parse(_parser_of(known), known, {}, joined)
+
+
 def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
     """Every option of the parts that :func:`configure` would choose: its type, what it does, and its value there."""
     merged, arguments = _merged(preset, files, arguments)
@@ -123,7 +135,16 @@ def describe(preset: str | None, files: Sequence[str] = (), arguments: Sequence[
 
 def describe_part(kind: str, name: str) -> str:
     """Every option of one part of :data:`PARTS`, its type, what it does and its default."""
-    known = {option.name: option for option in options(PARTS[kind][name], _given(kind), NESTED)}
+    return _with_defaults(options(PARTS[kind][name], _given(kind), NESTED))
+
+
+def describe_call(function: Callable[..., Any], skip: Collection[str] = ()) -> str:
+    """Every option of a function, those of ``skip`` excepted, as :func:`describe_part` does."""
+    return _with_defaults(options(function, set(skip), []))
+
+
+def _with_defaults(found: Iterable[Option]) -> str:
+    known = {option.name: option for option in found}
     return _described(known, {key: "required" if o.default is REQUIRED else f"default {_inline(o.default)}" for key, o in known.items()})
 
 
