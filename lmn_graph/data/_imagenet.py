@@ -95,7 +95,8 @@ def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], List
     lines = root / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
     by_list = base is kaggle and lines.is_file()
     train = _pictures(base / "train", _train_lines(lines), synsets) if by_list else _folders(base / "train", synsets)
-    test = _folders(base / "val", synsets) if subfolders(base / "val") else _pictures(base / "val", _val_labels(root), synsets)
+    sorted_in = not set(synsets).isdisjoint(subfolders(base / "val"))
+    test = _folders(base / "val", synsets) if sorted_in else _pictures(base / "val", _val_labels(root), synsets)
     for split, where in ((train, base / "train"), (test, base / "val")):
         counts = np.bincount(split.labels, minlength=len(synsets))
         if counts.min() < 1:

@@ -184,10 +184,125 @@ def test_annotations_stand_in_for_the_solution(kaggle: Path) -> None:
         data.imagenet(str(kaggle), size=4)
 
 
+def test_a_flat_val_is_read_where_it_is(kaggle: Path, folders: Path) -> None:
+    """In the publisher's layout too, by Kaggle's list; nothing is moved, made or copied."""
+    shutil.rmtree(folders / "val")
+    shutil.copytree(kaggle / "ILSVRC" / "Data" / "CLS-LOC" / "val", folders / "val")
+    shutil.copy(kaggle / "LOC_val_solution.csv", folders)
+    (folders / "val" / "thumbnails").mkdir()
+    before = sorted(folders.rglob("*"))
+    splits = data.imagenet(str(folders), size=4)
+    assert _read_back(splits.test) == _expected(_greys()[1])
+    assert sorted(folders.rglob("*")) == before
+    (folders / "LOC_val_solution.csv").unlink()
+    with pytest.raises(data.MissingData, match=r"folders/LOC_val_solution.csv is missing; ImageNet-1K is to be had from"):
+        data.imagenet(str(folders))
+
+
+def test_a_val_sorted_into_class_folders_needs_no_list(kaggle: Path) -> None:
+    """As many people have Kaggle's archive after they have moved its pictures; the names of the classes are the mapping's all the same."""
+    val = kaggle / "ILSVRC" / "Data" / "CLS-LOC" / "val"
+    for line in (kaggle / "LOC_val_solution.csv").read_text().splitlines()[1:]:
+        name, synset = line.split()[0].split(",")
+        (val / synset).mkdir(exist_ok=True)
+        (val / f"{name}.JPEG").rename(val / synset / f"{name}.JPEG")
+    (kaggle / "LOC_val_solution.csv").unlink()
+    splits = data.imagenet(str(kaggle), size=4)
+    assert _read_back(splits.test) == _expected(_greys()[1])
+    assert splits.classes is not None
+    assert splits.classes[0] == "tench, Tinca tinca"
+
+
+def test_without_train_cls_the_folders_decide(kaggle: Path) -> None:
+    listed = data.imagenet(str(kaggle), size=4)
+    (kaggle / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt").unlink()
+    found = data.imagenet(str(kaggle), size=4)
+    assert sorted(_read_back(found.train) + _read_back(found.validation)) == sorted(
+        _read_back(listed.train) + _read_back(listed.validation)
+    )
+    _picture(kaggle / "ILSVRC" / "Data" / "CLS-LOC" / "train" / SYNSETS[0] / "extra.JPEG", 250)
+    more = data.imagenet(str(kaggle), size=4)
+    assert 250 in [grey for part in (more.train, more.validation) for _, grey in _read_back(part)]
+
+
+def test_a_picture_is_listed_once(kaggle: Path) -> None:
+    file = kaggle / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
+    text = file.read_text()
+    file.write_text(text + f"{SYNSETS[0]}/{SYNSETS[0]}_3 31\n")
+    with pytest.raises(
+        ValueError, match=r"n01440764_3.JPEG is listed twice: .*train_cls.txt lists it in line 4, .*train_cls.txt .* line 31"
+    ):
+        data.imagenet(str(kaggle), size=4)
+    file.write_text(text)
+    solution = kaggle / "LOC_val_solution.csv"
+    solution.write_text(solution.read_text() + "ILSVRC2012_val_00000009,n01440764 1 2 3 4\n")
+    with pytest.raises(
+        ValueError, match=r"val_00000009.JPEG is listed twice: .*solution.csv lists it in line 2, .*solution.csv .* line 11"
+    ):
+        data.imagenet(str(kaggle), size=4)
+
+
+def test_a_solution_that_is_no_table(kaggle: Path) -> None:
+    file = kaggle / "LOC_val_solution.csv"
+    with open(file, "a") as stream:
+        stream.write("x" * 200_000)
+    with pytest.raises(ValueError, match=r"LOC_val_solution.csv, line 11: field larger than field limit"):
+        data.imagenet(str(kaggle), size=4)
+    file.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match=r"LOC_val_solution.csv cannot be read: 'utf-8' codec"):
+        data.imagenet(str(kaggle), size=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xd8\xff", "cannot be read: 'utf-8' codec"),
+        (b"<annotation><object>", "is not XML"),
+        (b"\0", "is not XML"),
+        (b"<annotation><object><name> </name></object></annotation>", "holds no <object> with a <name>"),
+        (
+            b'<!DOCTYPE x [<!ENTITY a "n01440764"><!ENTITY b "&a;&a;">]><annotation><object><name>&b;</name></object></annotation>',
+            "holds a document type definition",
+        ),
+        (
+            b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation><object><name>&a;</name></object></annotation>',
+            "holds a document type definition",
+        ),
+    ],
+)
+def test_annotations_that_are_none(kaggle: Path, content: bytes, message: str) -> None:
+    """Nothing that an annotation defines is expanded or fetched."""
+    (kaggle / "LOC_val_solution.csv").unlink()
+    folder = kaggle / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
+    folder.mkdir(parents=True)
+    (folder / "ILSVRC2012_val_00000001.xml").write_bytes(content)
+    with pytest.raises(ValueError, match=f"val_00000001.xml {message}"):
+        data.imagenet(str(kaggle), size=4)
+
+
+def test_annotations_may_say_more_before_the_name(kaggle: Path) -> None:
+    """Comments, other elements first, attributes: the first object with a name counts."""
+    (kaggle / "LOC_val_solution.csv").rename(kaggle / "kept.csv")
+    folder = kaggle / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
+    folder.mkdir(parents=True)
+    for line in (kaggle / "kept.csv").read_text().splitlines()[1:]:
+        name, synset = line.split()[0].split(",")
+        box = f'<!-- <object><name>n0</name></object> --><object id="1"><pose>Unspecified</pose><name>\n{synset}</name></object>'
+        (folder / f"{name}.xml").write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<annotation>{box}</annotation>')
+    assert _read_back(data.imagenet(str(kaggle), size=4).test) == _expected(_greys()[1])
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
         ("ILSVRC/ImageSets/CLS-LOC/train_cls.txt", "n01440764/n01440764_3 4", "n01440764_3", "train_cls.txt, line 4: SYNSET/PICTURE was"),
+        (
+            "ILSVRC/ImageSets/CLS-LOC/train_cls.txt",
+            "n01440764/n01440764_3 4",
+            "n01440764/../x 4",
+            "train_cls.txt, line 4: SYNSET/PICTURE was",
+        ),
+        ("LOC_val_solution.csv", "ILSVRC2012_val_00000009,", "../train/x,", "LOC_val_solution.csv, line 2: a picture and its synset were"),
         ("LOC_val_solution.csv", "ImageId,", "Id,", "LOC_val_solution.csv, line 1: ImageId,PredictionString was expected"),
         ("LOC_val_solution.csv", "n03126707 1 2 3 4 n03126707 5 6 7 8 ", "", "LOC_val_solution.csv, line 2: a picture and its synset"),
     ],
