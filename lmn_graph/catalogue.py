@@ -15,6 +15,7 @@ import torch
 from torch_geometric.data import Data
 
 import topologies
+from lmn_graph.augment import AUGMENTATIONS
 from lmn_graph.data import DATASETS
 from lmn_graph.halting import HALTING
 from lmn_graph.learning import LEARNING
@@ -40,6 +41,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "losses": LOSSES,
     "learning": LEARNING,
     "surrogates": SURROGATES,
+    "augmentations": AUGMENTATIONS,
     "datasets": DATASETS,
 }
 

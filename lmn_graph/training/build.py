@@ -10,6 +10,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from lmn_graph import data as datasets
+from lmn_graph.augment import AUGMENTATIONS, Augmentation
 from lmn_graph.catalogue import TOPOLOGIES
 from lmn_graph.data import Splits
 from lmn_graph.halting import HALTING
@@ -36,6 +37,7 @@ PARTS: dict[str, Registry[Any]] = {
     "modularity": LOSSES,
     "ponder": LOSSES,
     "learning": LEARNING,
+    "augment": AUGMENTATIONS,
 }
 NESTED: list[Registry[Any]] = [SURROGATES, RULES, TOPOLOGIES, GENERATORS]
 NESTED_AS = ("surrogate", "column", "generator")  # arguments of parts that are parts themselves
@@ -50,7 +52,7 @@ GIVEN = {
 }  # arguments that the builder gives to the parts of a machine
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
-OPTIONAL = ("halting", *TERMS)  # parts that "none", or not to be named, leaves out
+OPTIONAL = ("halting", "augment", *TERMS)  # parts that "none", or not to be named, leaves out
 UNNAMED = dict.fromkeys(OPTIONAL, "none") | {"learning": "bptt"}  # what parts are that need not be named
 
 
@@ -135,6 +137,15 @@ def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: Lattice
 def build_learning(config: dict[str, Any]) -> LearningRule:
     """The way to learn that a configuration names."""
     return part("learning", config["learning"])
+
+
+def build_augment(config: dict[str, Any], in_shape: tuple[int, ...]) -> Augmentation | None:
+    """What training batches go through first, or None.
+
+    Raises:
+        ValueError: if it does not take samples of that shape.
+    """
+    return part("augment", config["augment"], in_shape) if is_named(config, "augment") else None
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -61,7 +61,8 @@ def fit(
     batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"], **reading)
     validation = Batches(splits.validation.x, splits.validation.y, 256, **reading)
     learning = build.build_learning(config)
-    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning)
+    augment = build.build_augment(config, splits.in_shape)
+    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning, augment)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, module)
     files = RunFiles(folder, batches, settings.checkpoint_every, first_best=loss.burn_in)

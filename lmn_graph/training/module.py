@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from lmn_graph.augment import Augmentation
 from lmn_graph.learning import BPTT, LearningRule, sgd
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
@@ -27,6 +28,7 @@ class TrainingModule(LightningModule):
         optimizer: learning rate and schedule.
         total_steps: training steps of the whole run, for the schedule.
         learning: where gradients come from.
+        augment: what training batches go through first, or None.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class TrainingModule(LightningModule):
         optimizer: OptimizerSettings,
         total_steps: int,
         learning: LearningRule,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.machine = machine
@@ -47,12 +50,15 @@ class TrainingModule(LightningModule):
         self.settings = optimizer
         self.total_steps = total_steps
         self.learning = learning
+        self.augment = augment
         self.sums: dict[str, float] = {}
         self.samples = 0
         self.row: dict[str, float] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
+        if self.augment is not None:
+            x = self.augment(x)
         if isinstance(self.learning, BPTT):
             output = self.machine(x)
             total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)

@@ -174,7 +174,7 @@ def train(
         build.build_learning(config).check(machine, loss)
         trainer = TrainerSettings(**config["trainer"])
         trainer.lightning_precision()  # refuses what this machine cannot do
-        _rehearse(machine, loss, splits, trainer.batch_size)
+        _rehearse(config, machine, loss, splits, trainer.batch_size)
         _new_folder(run.folder, to_yaml(config), json.dumps(record, indent=2))
         return _fit(run, machine, loss, splits, progress, callbacks, None, pictures)
 
@@ -256,10 +256,12 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
     return {f"{part}/{name}": value for name, value in found.items()}
 
 
-def _rehearse(machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_size: int) -> None:
+def _rehearse(config: Config, machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_size: int) -> None:
     """One forward pass: parts and losses that do not fit together say so before anything is written."""
     x, y = (part[:batch_size] for part in splits.train.tensors)
     with isolate_rng():
+        if (augment := build.build_augment(config, splits.in_shape)) is not None:
+            x = augment(x)
         machine.eval()
         loss(machine(x), y, machine=machine, x=x, epoch=None)
         machine.train()

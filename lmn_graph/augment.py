@@ -1,0 +1,181 @@
+"""Augmentation: what training batches go through before the machine sees them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lmn_graph._precision import full_precision
+from lmn_graph.registry import Registry
+from topologies import _checks
+
+
+class Augmentation(nn.Module):
+    """Samples drawn anew from given ones, [B, *in_shape] → the same shape: another draw for every sample, every time it is seen.
+
+    A subclass defines :meth:`augment` and draws from torch's global generator, whose state a checkpoint holds: a run that is resumed then
+    goes on with the same draws. Only training batches are augmented.
+
+    Args:
+        in_shape: shape of one sample.
+    """
+
+    def __init__(self, in_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """The samples drawn from a batch, in full precision also under ``torch.autocast``.
+
+        Raises:
+            ValueError: if :meth:`augment` returns another shape or dtype.
+        """
+        with full_precision(x.device):
+            found = self.augment(x) if len(x) else x
+        if found.shape != x.shape or found.dtype != x.dtype:
+            got, expected = (f"{value.dtype} {tuple(value.shape)}" for value in (found, x))
+            raise ValueError(f"augment must return what it is given, {expected}, got {got} from {type(self).__name__}")
+        return found
+
+    @abstractmethod
+    def augment(self, x: Tensor) -> Tensor:
+        """The samples drawn from a batch of one at least."""
+
+
+AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", Augmentation)
+
+
+@AUGMENTATIONS.register
+class Pictures(Augmentation):
+    """Pictures in [0, 1], moved, mirrored, recoloured and covered by the transforms of torchvision, each picture by a draw of its own.
+
+    In this order: a policy, a crop, an affine map, a mirror image, colours, a covered rectangle; what is not asked for is left out. The
+    result is clamped to [0, 1]. Pictures are handled one by one, since a transform draws once for all that it is given:
+    docs/performance.md says what that costs.
+
+    Args:
+        in_shape: (height, width), grey, or (3, height, width).
+        degrees: largest angle of a rotation, in degrees, in [0, 180].
+        translate: largest shift along either axis as a share of the side, in [0, 1]: 0.1 is up to 3 of 28 pixels.
+        scale: smallest and largest factor of the size, such as [0.9, 1.1]; None for 1.
+        shear: largest angle of a shear along either axis, in degrees, in [0, 90).
+        flip: probability of the mirror image, left for right.
+        crop: pixels added at every side, from which a picture of the same size is cut out again: a shift by whole pixels.
+        brightness, contrast, saturation: largest change of the factor 1; saturation of colour pictures only.
+        hue: largest shift of the hue, in [0, 0.5], of colour pictures only.
+        erase: probability that a rectangle of 2 to 33 per cent of the area is covered.
+        policy: "trivial" (TrivialAugment: one operation of random strength), "rand" (RandAugment: two), "augmix" (AugMix: a mixture of
+            chains of them) or "none".
+        fill: grey value of what comes in from outside and of what is covered: 0 black, 1 white.
+
+    Raises:
+        ValueError: if ``in_shape`` is not that of pictures, an option is out of range or has no effect on grey pictures; when it is used,
+            for values outside of [0, 1].
+
+    Source: Müller and Hutter 2021 (TrivialAugment), Cubuk et al. 2020 (RandAugment), Hendrycks et al. 2020 (AugMix), Zhong et al. 2020
+    (random erasing); torchvision's implementations.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        *,
+        degrees: float = 0.0,
+        translate: float = 0.0,
+        scale: tuple[float, float] | None = None,
+        shear: float = 0.0,
+        flip: float = 0.0,
+        crop: int = 0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        erase: float = 0.0,
+        policy: Literal["none", "trivial", "rand", "augmix"] = "none",
+        fill: float = 0.0,
+    ) -> None:
+        super().__init__(in_shape)
+        if len(self.in_shape) not in (2, 3) or (len(self.in_shape) == 3 and self.in_shape[0] != 3):
+            raise ValueError(
+                f"in_shape must be (height, width) or (3, height, width) for augment = Pictures, got {self.in_shape}: data that are no "
+                "pictures, or already cut into patches, cannot be augmented by it"
+            )
+        limits = {"degrees": (degrees, 180), "translate": (translate, 1), "shear": (shear, 89.9), "flip": (flip, 1), "hue": (hue, 0.5)}
+        limits |= {"erase": (erase, 1), "fill": (fill, 1)}
+        for name, (value, largest) in limits.items():
+            _checks.number(f"augment.{name}", value, minimum=0, maximum=largest)
+        colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        for name, value in colours.items():
+            _checks.number(f"augment.{name}", value, minimum=0)
+            if value and name in ("saturation", "hue") and len(self.in_shape) == 2:
+                raise ValueError(f"augment.{name} must be 0 for grey pictures, which have none, got {value}")
+        _checks.integer("augment.crop", crop, minimum=0)
+        _checks.choice("augment.policy", policy, ("none", "trivial", "rand", "augmix"))
+        if scale is not None:
+            scale = _factors(scale)
+        self.fill = float(fill)
+        self._transforms = nn.ModuleList(self._chosen(policy, crop, degrees, translate, scale, shear, flip, colours, erase))
+
+    def augment(self, x: Tensor) -> Tensor:
+        low, high = x.aminmax()
+        if not (low >= 0 and high <= 1):  # nor NaN
+            raise ValueError(f"x must be pictures in [0, 1] for augment = Pictures, got values in [{float(low):g}, {float(high):g}]")
+        if not len(self._transforms):
+            return x
+        grey = len(self.in_shape) == 2
+        found = torch.stack([self._one(picture) for picture in (x.unsqueeze(1) if grey else x)])
+        return (found.squeeze(1) if grey else found).clamp(0, 1)
+
+    def _one(self, picture: Tensor) -> Tensor:
+        for transform in self._transforms:
+            picture = transform(picture)
+        return picture
+
+    def _chosen(
+        self,
+        policy: str,
+        crop: int,
+        degrees: float,
+        translate: float,
+        scale: tuple[float, float] | None,
+        shear: float,
+        flip: float,
+        colours: dict[str, float],
+        erase: float,
+    ) -> list[nn.Module]:
+        """The transforms asked for, in order."""
+        from torchvision.transforms import v2
+
+        between: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": self.fill}
+        found: list[nn.Module] = []
+        if policy != "none":
+            found.append({"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment, "augmix": v2.AugMix}[policy](**between))
+        if crop:
+            found.append(v2.RandomCrop(self.in_shape[-2:], padding=crop, fill=self.fill))
+        if degrees or translate or scale or shear:
+            shears = [-shear, shear, -shear, shear] if shear else None
+            found.append(v2.RandomAffine(degrees, (translate, translate), scale, shears, **between))
+        if flip:
+            found.append(v2.RandomHorizontalFlip(flip))
+        if any(colours.values()):
+            found.append(v2.ColorJitter(**colours))
+        if erase:
+            found.append(v2.RandomErasing(erase, value=self.fill))
+        return found
+
+    def extra_repr(self) -> str:
+        return f"in_shape={self.in_shape}"
+
+
+def _factors(scale: Any) -> tuple[float, float]:
+    if not isinstance(scale, Sequence) or isinstance(scale, str) or len(scale) != 2:
+        raise ValueError(f"augment.scale must be the smallest and the largest factor, got {scale!r}")
+    low, high = (_checks.number("augment.scale", factor, above=0) for factor in scale)
+    if low > high:
+        raise ValueError(f"augment.scale must be the smallest and the largest factor, got {scale!r}")
+    return low, high
