@@ -145,10 +145,11 @@ def _load(path: Path) -> tuple[Tensor, Tensor, bool]:
 
 def _parts(path: Path, content: Any) -> tuple[Tensor, Tensor]:
     if isinstance(content, dict):
-        found = [next((content[name] for name in names if name in content), None) for names in (INPUTS, LABELS)]
+        parts = [next((content[name] for name in names if name in content), None) for names in (INPUTS, LABELS)]
     else:
-        found = list(content) if isinstance(content, (tuple, list)) else []
-    if len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
+        parts = list(content) if isinstance(content, (tuple, list)) else []
+    found = [part for part in parts if isinstance(part, Tensor)]
+    if len(parts) != 2 or len(found) != 2:
         held = f"a mapping with {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} must hold {FORMS}, got {held[:200]}")
     for part in found:

@@ -58,8 +58,9 @@ def decode(
 
     Without ``skip`` a picture that cannot be read is a ValueError.
     """
-    stack = np.empty((len(paths), *size) if mode == "L" else (len(paths), 3, *size), dtype=dtype)
-    kept, first = [], ""
+    stack: np.ndarray = np.empty((len(paths), *size) if mode == "L" else (len(paths), 3, *size), dtype=dtype)
+    kept: list[int] = []
+    first = ""
     for row, path in enumerate(paths):
         try:
             pixels = _read_picture(path, size, mode)

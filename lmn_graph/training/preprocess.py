@@ -36,9 +36,8 @@ def preprocess(
     function, fixed = _making(data)
     if function is read_shards:
         if out is not None or arguments or patch is not None or not verify:
-            raise ValueError(
-                f"data {data!r} is a folder of shards already; lmn preprocess {data} --verify checks it, lmn train --data {data} reads it"
-            )
+            use = f"lmn train --data {data} reads it, lmn preprocess {data} --verify checks it"
+            raise ValueError(f"data {data!r} is a folder of shards already: {use}")
         return Path(fixed["path"]), verify_shards(fixed["path"])
     if out is None:
         raise ValueError("option --out DIR is required: the folder of the shards")
@@ -70,9 +69,8 @@ def _making(data: str) -> tuple[Callable[..., Any], dict[str, Any]]:
 def _listing(data: str, function: Callable[..., Any]) -> Callable[..., Any]:
     found = getattr(function, "listing", None)
     if found is None:
-        raise ValueError(
-            f"data {data!r} is not made of picture files: a folder of them or of .pt files, or one of {', '.join(_listed())}, was expected"
-        )
+        expected = f"a folder of them or of .pt files, or one of {', '.join(_listed())}"
+        raise ValueError(f"data {data!r} is not made of picture files; expected {expected}")
     return found
 
 
