@@ -39,8 +39,8 @@ def worm(tmp_path_factory):
 
 
 def test_every_example_is_run_here():
-    known = {"plain_loop.py", "avalanche.py", "gallery.py", "structure.py", "connectome.py", "swap_rules.py", "streaming_filter.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == known
+    known = {"plain_loop", "avalanche", "gallery", "structure", "connectome", "swap_rules", "swap_parts", "streaming_filter"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == known
 
 
 def test_plain_loop_learns(tmp_path):
@@ -91,3 +91,13 @@ def test_a_grid_learns_from_a_stream_what_its_readout_alone_does_not(tmp_path):
     assert rows.keys() == {"SnAP-1", "SnAP-0", "readout alone"}
     assert sum(rows["SnAP-1"][-3:]) / 3 > sum(rows["readout alone"][-3:]) / 3 + 0.1
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_projectors_and_readouts_are_swapped_into_the_same_task(tmp_path):
+    """A row for each, every one far above chance, and a picture of what is attended to."""
+    chosen = ("--projectors", "VoxelCNN", "Patchify", "--readouts", "ClassQuery", "HolographicEmbedding", "OverlappingGroups")
+    text = run("swap_parts.py", tmp_path, *chosen)
+    rows = re.findall(r"^(\w+) +(\w+) +(0\.\d+) +[\d,]+$", text, re.MULTILINE)
+    assert [row[:2] for row in rows] == [*(("VoxelCNN", name) for name in chosen[4:]), ("Patchify", "ClassQuery")]
+    assert all(float(accuracy) > 0.8 for *_, accuracy in rows)
+    assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("attention", "factors"))
