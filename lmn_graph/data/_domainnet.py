@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from lmn_graph.registry import did_you_mean
 from topologies import _checks
@@ -14,8 +14,8 @@ from topologies import _checks
 from . import _numeric as numeric
 from ._download import check_zip, unpack
 from ._download import download as fetch
-from ._listing import Broken, Listed, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
-from ._lists import Inventory, Place, numbered_lines
+from ._listing import Broken, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
+from ._lists import Entry, Inventory, Place, numbered_lines
 from ._pictures import PictureEncoder
 from ._specimen import specimen
 from ._target import Target
@@ -39,21 +39,15 @@ NAME = r"[^./\\][^/\\]*"
 LINE = re.compile(rf"({NAME})/({NAME})/({NAME}?)[ \t]+([0-9]{{1,9}})")
 
 
+Line = tuple[Entry, int]
+
+
 class _Choice(NamedTuple):
     """Which domains are trained on, which are tested, and the classes that are left out."""
 
     train: list[str]
     test: list[str]
     leave_out: list[str]
-
-
-class _Line(NamedTuple):
-    """A picture as a list has it."""
-
-    place: Place
-    path: Path
-    name: str
-    number: int
 
 
 def _list(
@@ -73,20 +67,20 @@ def _list(
     check_drawing(train_size=train_size, validation_fraction=validation_fraction, seed=seed)
     folder = Path(root).expanduser()
     _complete(folder, choice, download)
-    lists = [[line for name in names for line in _read_list(folder, name, split)] for split, names in _splits(choice)]
+    lists = [[line for name in names for line in _read_list(folder / f"{name}_{split}.txt", name)] for split, names in _splits(choice)]
     classes = _numbered([line for lines in lists for line in lines])
     for name in choice.leave_out:
         if name not in classes:
             raise ValueError(f"leave_out: the lists have no class {name!r}{did_you_mean(name, classes)}")
     classes = [name for name in classes if name not in choice.leave_out]
-    inventory = Inventory()
-    train, test = (_taken(lines, classes, inventory) for lines in lists)
+    inventory = Inventory(folder)
+    train, test = (inventory.take((entry for entry, _ in lines), classes) for lines in lists)
     without = sorted(set(range(len(classes))) - set(train.labels.tolist()))
     if without:
         lost = classes[without[0]]
         raise ValueError(f"class {lost!r} has no training pictures in {', '.join(choice.train)}: leave_out can leave it out")
-    drawing = {"train_size": train_size, "validation_fraction": validation_fraction, "seed": seed}
-    return draw_listing(_title(protocol, domain), train, test, classes, **drawing)
+    name = _title(protocol, domain)
+    return draw_listing(name, train, test, classes, train_size=train_size, validation_fraction=validation_fraction, seed=seed)
 
 
 @DATASETS.register
@@ -199,7 +193,7 @@ def _complete(root: Path, choice: _Choice, download_it: bool) -> None:
             f"root {str(root)!r}: {', '.join(missing)} missing; {hint} root=, the folder that holds DOMAIN/CLASS and the lists"
         )
     for domain, name in lists:
-        fetch(f"{URL}/domainnet/txt/{name}", root / name, what="DomainNet", check=lambda path, domain=domain: _check_list(path, domain))
+        fetch(f"{URL}/domainnet/txt/{name}", root / name, what="DomainNet", check=functools.partial(_check_list, domain))
     for domain in folders:
         archive = root / f"{domain}.zip"
         if not archive.is_file():
@@ -207,48 +201,38 @@ def _complete(root: Path, choice: _Choice, download_it: bool) -> None:
         unpack(archive, root / domain)
 
 
-def _check_list(path: Path, domain: str) -> None:
-    _parsed(path, domain)
+def _check_list(domain: str, file: Path) -> None:
+    _read_list(file, domain)
 
 
-def _read_list(root: Path, domain: str, split: str) -> list[_Line]:
-    file = root / f"{domain}_{split}.txt"
-    return [_Line(Place(file, line), root.joinpath(*parts[:3]), parts[1], int(parts[3])) for line, parts in _parsed(file, domain)]
-
-
-def _parsed(file: Path, domain: str) -> list[tuple[int, tuple[str, ...]]]:
-    """(line, (domain, class, picture, number)) of every line."""
+def _read_list(file: Path, domain: str) -> list[Line]:
+    """Every line, with the number that it gives to the class."""
     found = []
     for line, text in numbered_lines(file):
         parts = LINE.fullmatch(text.strip())
         if parts is None or parts[1] != domain:
             raise ValueError(f"{file}, line {line}: {domain}/CLASS/PICTURE NUMBER was expected, got {text[:60]!r}")
-        found.append((line, parts.groups()))
+        _, kind, picture, number = parts.groups()
+        found.append((Entry(Place(file, line), sys.intern(f"{domain}/{kind}"), picture, sys.intern(kind)), int(number)))
     if not found:
         raise ValueError(f"{file} lists no pictures")
     return found
 
 
-def _numbered(lines: list[_Line]) -> list[str]:
+def _numbered(lines: list[Line]) -> list[str]:
     """Class names in the order of their numbers; a name or a number that means two things is refused."""
-    numbers: dict[str, _Line] = {}
-    names: dict[int, _Line] = {}
+    by_name: dict[str, Line] = {}
+    by_number: dict[int, Line] = {}
     for line in lines:
-        first = numbers.setdefault(line.name, line)
-        other = names.setdefault(line.number, line)
-        if first.number != line.number:
-            before = f"{first.number} in line {first.place.line} of {first.place.file}"
-            raise ValueError(f"{line.place.file}, line {line.place.line}: class {line.name!r} has the number {line.number}, but {before}")
-        if other.name != line.name:
-            before = f"that of {other.name!r} in line {other.place.line} of {other.place.file}"
-            raise ValueError(f"{line.place.file}, line {line.place.line}: {line.number} is the number of {line.name!r}, but {before}")
-    return [names[number].name for number in sorted(names)]
+        (place, _, _, kind), number = line
+        (first, *_), before = by_name.setdefault(kind, line)
+        (other, *_, name), _ = by_number.setdefault(number, line)
+        if before != number:
+            raise ValueError(f"{place.file}, line {place.line}: class {kind!r} has the number {number}, but {before} {_where(first)}")
+        if name != kind:
+            raise ValueError(f"{place.file}, line {place.line}: {number} is the number of {kind!r}, but that of {name!r} {_where(other)}")
+    return [by_number[number][0].kind for number in sorted(by_number)]
 
 
-def _taken(lines: list[_Line], classes: list[str], inventory: Inventory) -> Listed:
-    """The pictures of the classes, every one of which must be there."""
-    number = {name: i for i, name in enumerate(classes)}
-    kept = [line for line in lines if line.name in number]
-    for line in kept:
-        inventory.add(line.path, line.place)
-    return Listed([line.path for line in kept], np.array([number[line.name] for line in kept], dtype=np.int64))
+def _where(place: Place) -> str:
+    return f"in line {place.line} of {place.file}"

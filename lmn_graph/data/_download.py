@@ -141,8 +141,14 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
         return
     with tarfile.open(archive, "r|gz") as stream:
         for member in stream:
-            if member.isreg() and (source := stream.extractfile(member)) is not None:
-                yield member.name, member.size, lambda source=source: source
+            if member.isreg():
+                yield member.name, member.size, functools.partial(_content, stream, member)
+
+
+def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    source = stream.extractfile(member)
+    assert source is not None, "only links and folders have none"
+    return source
 
 
 def _complete(url: str, part: Path, what: str, size: int | None) -> None:

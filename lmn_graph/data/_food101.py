@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from . import _numeric as numeric
 from ._download import check_md5, unpack
 from ._download import download as fetch
-from ._listing import Broken, Listed, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
-from ._lists import Inventory, Place, numbered_lines, read_text
+from ._listing import Broken, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
+from ._lists import Entry, Inventory, Place, numbered_lines, read_text
 from ._pictures import PictureEncoder
 from ._specimen import specimen
 from ._target import Target
@@ -24,7 +22,7 @@ CLASSES = 101
 URL = "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz"
 MD5 = "85eeb15f3717b99a5da872d97d918f87"
 VOLUME = "5 GB"
-ENTRY = re.compile(r"([^./\\][^/\\]*)/[^./\\][^/\\]*")
+ENTRY = re.compile(r"([^./\\][^/\\]*)/([^./\\][^/\\]*)")
 
 
 def _list(root: str, classes: int | None, train_size: int | None, validation_fraction: float, download: bool, seed: int) -> Listing:
@@ -33,13 +31,13 @@ def _list(root: str, classes: int | None, train_size: int | None, validation_fra
     check_drawing(train_size=train_size, validation_fraction=validation_fraction, seed=seed, classes=classes)
     base = _located(Path(root).expanduser(), download)
     lists = [list(_entries(base / "meta", split)) for split in ("train", "test")]
-    names = sorted({name for _, _, name in lists[0]})
+    names = sorted({entry.kind for entry in lists[0]})
     _check_classes(base / "meta", names, lists[1])
     if len(names) < (classes or 2):
         raise ValueError(f"{base / 'meta'}: the training pictures are of {len(names)} classes, at least {classes or 2} were expected")
     names = names[:classes]
-    inventory = Inventory()
-    train, test = (_taken(base / "images", entries, names, inventory) for entries in lists)
+    inventory = Inventory(base / "images")
+    train, test = (inventory.take(entries, names) for entries in lists)
     return draw_listing("food101", train, test, names, train_size=train_size, validation_fraction=validation_fraction, seed=seed)
 
 
@@ -103,8 +101,8 @@ def _located(root: Path, download_it: bool) -> Path:
     return base
 
 
-def _entries(meta: Path, split: str) -> Iterator[tuple[Place, str, str]]:
-    """(place, CLASS/ID, class) of what a list names: train.json or, where that is not there, train.txt."""
+def _entries(meta: Path, split: str) -> Iterator[Entry]:
+    """What a list names: train.json or, where that is not there, train.txt."""
     file = meta / f"{split}.json"
     if file.is_file():
         for name, entries in _read_json(file).items():
@@ -112,7 +110,7 @@ def _entries(meta: Path, split: str) -> Iterator[tuple[Place, str, str]]:
                 found = ENTRY.fullmatch(entry) if isinstance(entry, str) else None
                 if found is None or found[1] != name:
                     raise ValueError(f"{file}: {name}/ID was expected in the list of {name!r}, got {str(entry)[:60]!r}")
-                yield Place(file), entry, name
+                yield Entry(Place(file), name, f"{found[2]}.jpg", name)
         return
     file = meta / f"{split}.txt"
     if not file.is_file():
@@ -121,7 +119,7 @@ def _entries(meta: Path, split: str) -> Iterator[tuple[Place, str, str]]:
         found = ENTRY.fullmatch(text.strip())
         if found is None:
             raise ValueError(f"{file}, line {line}: CLASS/ID was expected, got {text[:60]!r}")
-        yield Place(file, line), text.strip(), found[1]
+        yield Entry(Place(file, line), found[1], f"{found[2]}.jpg", found[1])
 
 
 def _read_json(file: Path) -> dict[str, list[object]]:
@@ -135,23 +133,11 @@ def _read_json(file: Path) -> dict[str, list[object]]:
     return found
 
 
-def _check_classes(meta: Path, trained: list[str], test: list[tuple[Place, str, str]]) -> None:
+def _check_classes(meta: Path, trained: list[str], test: list[Entry]) -> None:
     """Refuse a class of classes.txt or of the test list that no training picture is of."""
     file = meta / "classes.txt"
     named = [(Place(file, line), text.strip()) for line, text in numbered_lines(file)] if file.is_file() else []
     known = set(trained)
-    for place, name in [*named, *((place, name) for place, _, name in test)]:
+    for place, name in [*named, *((entry.place, entry.kind) for entry in test)]:
         if name not in known:
             raise ValueError(f"class {name!r} has no training pictures, {place}")
-
-
-def _taken(images: Path, entries: list[tuple[Place, str, str]], classes: list[str], inventory: Inventory) -> Listed:
-    """The pictures of the classes, every one of which must be there."""
-    number = {name: i for i, name in enumerate(classes)}
-    paths, labels = [], []
-    for place, entry, name in entries:
-        if name in number:
-            paths.append(images / f"{entry}.jpg")
-            labels.append(number[name])
-            inventory.add(paths[-1], place)
-    return Listed(paths, np.array(labels, dtype=np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ._listing import Broken, Listed, Listing, check_drawing, check_reading, draw_listing, listed, read_listing
-from ._lists import Inventory, Place, names_in, numbered_lines, read_text, subfolders
+from ._lists import Entry, Inventory, Place, names_in, numbered_lines, read_text, subfolders
 from ._pictures import PictureEncoder, find_pictures
 from ._specimen import specimen
 from ._target import Target
@@ -28,8 +29,9 @@ def _list(root: str, train_size: int | None, validation_fraction: float, classes
         raise ValueError(f"root must be the name of a folder, got {root!r}")
     check_drawing(train_size=train_size, validation_fraction=validation_fraction, seed=seed, classes=classes)
     synsets, names, train, test = _listed(Path(root).expanduser(), classes)
-    drawing = {"train_size": train_size, "validation_fraction": validation_fraction, "seed": seed}
-    return draw_listing("imagenet", train, test, names, called=synsets, **drawing)
+    return draw_listing(
+        "imagenet", train, test, names, called=synsets, train_size=train_size, validation_fraction=validation_fraction, seed=seed
+    )
 
 
 @DATASETS.register
@@ -94,9 +96,9 @@ def _listed(root: Path, classes: int | None) -> tuple[list[str], list[str], List
     synsets = synsets[:classes]
     lines = root / "ILSVRC" / "ImageSets" / "CLS-LOC" / "train_cls.txt"
     by_list = base is kaggle and lines.is_file()
-    train = _pictures(base / "train", _train_lines(lines), synsets) if by_list else _folders(base / "train", synsets)
+    train = Inventory(base / "train").take(_train_lines(lines), synsets) if by_list else _folders(base / "train", synsets)
     sorted_in = not set(synsets).isdisjoint(subfolders(base / "val"))
-    test = _folders(base / "val", synsets) if sorted_in else _pictures(base / "val", _val_labels(root), synsets)
+    test = _folders(base / "val", synsets) if sorted_in else Inventory(base / "val").take(_val_labels(root), synsets)
     for split, where in ((train, base / "train"), (test, base / "val")):
         counts = np.bincount(split.labels, minlength=len(synsets))
         if counts.min() < 1:
@@ -109,30 +111,17 @@ def _folders(folder: Path, synsets: list[str]) -> Listed:
     return Listed([path for path, _ in found], np.array([number for _, number in found], dtype=np.int64))
 
 
-def _pictures(folder: Path, listed: Iterator[tuple[Place, str, str]], synsets: list[str]) -> Listed:
-    """Those of ``listed`` (place, name below ``folder`` without its ending, synset) that are of one of the classes."""
-    number = {synset: i for i, synset in enumerate(synsets)}
-    inventory = Inventory()
-    paths, labels = [], []
-    for place, picture, synset in listed:
-        if synset in number:
-            paths.append(folder / f"{picture}.JPEG")
-            labels.append(number[synset])
-            inventory.add(paths[-1], place)
-    return Listed(paths, np.array(labels, dtype=np.int64))
-
-
-def _train_lines(file: Path) -> Iterator[tuple[Place, str, str]]:
+def _train_lines(file: Path) -> Iterator[Entry]:
     """What train_cls.txt lists: lines "n01440764/n01440764_10026 1"."""
     for line, text in numbered_lines(file):
-        picture = text.split(maxsplit=1)[0]
-        found = re.fullmatch(r"(n[^/\\]+)/[^/\\]+", picture)
+        found = re.fullmatch(r"(n[^/\\]+)/([^/\\]+)", text.split(maxsplit=1)[0])
         if found is None:
             raise ValueError(f"{file}, line {line}: SYNSET/PICTURE was expected, got {text[:60]!r}")
-        yield Place(file, line), picture, found[1]
+        synset = sys.intern(found[1])
+        yield Entry(Place(file, line), synset, f"{found[2]}.JPEG", synset)
 
 
-def _val_labels(root: Path) -> Iterator[tuple[Place, str, str]]:
+def _val_labels(root: Path) -> Iterator[Entry]:
     """What the pictures of a flat folder val/ show, by their list or else by their annotations."""
     file, boxes = root / "LOC_val_solution.csv", root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
     if not file.is_file() and not boxes.is_dir():
@@ -140,7 +129,7 @@ def _val_labels(root: Path) -> Iterator[tuple[Place, str, str]]:
     return _solution(file) if file.is_file() else _annotations(boxes)
 
 
-def _solution(file: Path) -> Iterator[tuple[Place, str, str]]:
+def _solution(file: Path) -> Iterator[Entry]:
     """Rows of LOC_val_solution.csv: ImageId and PredictionString, "n01978287 240 170 272 202 …"."""
     rows = csv.reader(read_text(file).split("\n"))
     try:
@@ -151,17 +140,17 @@ def _solution(file: Path) -> Iterator[tuple[Place, str, str]]:
                 continue
             if len(row) < 2 or re.fullmatch(r"[^/\\]+", row[0].strip()) is None or not row[1].strip():
                 raise ValueError(f"{file}, line {line}: a picture and its synset were expected, got {','.join(row)[:60]!r}")
-            yield Place(file, line), row[0].strip(), row[1].split()[0]
+            yield Entry(Place(file, line), "", f"{row[0].strip()}.JPEG", row[1].split()[0])
     except csv.Error as error:
         raise ValueError(f"{file}, line {rows.line_num}: {error}") from error
 
 
-def _annotations(folder: Path) -> Iterator[tuple[Place, str, str]]:
+def _annotations(folder: Path) -> Iterator[Entry]:
     """The first box of every .xml file, by name."""
     for name in names_in(folder):
         if name.endswith(".xml"):
             file = folder / name
-            yield Place(file, words="is its annotation"), name.removesuffix(".xml"), _first_box(file)
+            yield Entry(Place(file, words="is its annotation"), "", f"{name.removesuffix('.xml')}.JPEG", _first_box(file))
 
 
 def _first_box(file: Path) -> str:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+
+from ._listing import Listed
 
 
 class Place(NamedTuple):
@@ -18,27 +23,51 @@ class Place(NamedTuple):
         return f"{self.file} {self.words}" + (f" in line {self.line}" if self.line else "")
 
 
+class Entry(NamedTuple):
+    """A picture as a list has it: its folder below those of all pictures, its name in there, its class."""
+
+    place: Place
+    folder: str
+    picture: str
+    kind: str
+
+
 class Inventory:
-    """Pictures as lists name them. Folders are read once, so that a list of a million files takes seconds."""
+    """Pictures that lists name: each is there, and is named once. Folders are read once, so that a million lines take seconds.
 
-    def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, Place | None]] = {}
+    Args:
+        root: the folder of all pictures.
+    """
 
-    def add(self, path: Path, place: Place) -> None:
-        """One more picture.
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[str, tuple[Path, dict[str, Place | None]]] = {}
+
+    def take(self, entries: Iterable[Entry], classes: Sequence[str]) -> Listed:
+        """Those of the classes, numbered in their order; others are passed over.
 
         Raises:
-            ValueError: if there is no such file, or it has been added before; the lists and lines are named.
+            ValueError: if there is no such file, or it has been taken before; the lists and lines are named.
         """
-        folder = path.parent
-        if folder not in self._folders:
-            self._folders[folder] = dict.fromkeys(names_in(folder) if folder.is_dir() else ())
-        there = self._folders[folder]
-        if path.name not in there:
-            raise ValueError(f"{path} is missing, {place}")
-        if (first := there[path.name]) is not None:
-            raise ValueError(f"{path} is listed twice: {first}, {place}")
-        there[path.name] = place
+        number = {name: i for i, name in enumerate(classes)}
+        paths, labels = [], []
+        for place, name, picture, kind in entries:
+            if kind not in number:
+                continue
+            folder, there = self._folders.get(name) or self._read(name)
+            if picture not in there:
+                raise ValueError(f"{folder / picture} is missing, {place}")
+            if (first := there[picture]) is not None:
+                raise ValueError(f"{folder / picture} is listed twice: {first}, {place}")
+            there[picture] = place
+            paths.append(folder / picture)
+            labels.append(number[kind])
+        return Listed(paths, np.array(labels, dtype=np.int64))
+
+    def _read(self, name: str) -> tuple[Path, dict[str, Place | None]]:
+        folder = self._root / name
+        self._folders[name] = folder, dict.fromkeys(names_in(folder) if folder.is_dir() else ())
+        return self._folders[name]
 
 
 def names_in(folder: Path) -> list[str]:
