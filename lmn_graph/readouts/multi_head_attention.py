@@ -92,8 +92,9 @@ class MultiHeadAttention(Attending):
         *layers, last = self.transformer.layers
         for layer in layers:
             series = layer(series)
-        attention = last.self_attn
-        mapped = functional.linear(last.norm1(series), attention.in_proj_weight, attention.in_proj_bias)
+        assert isinstance(last, nn.TransformerEncoderLayer)
+        maps = last.self_attn
+        mapped = functional.linear(last.norm1(series), maps.in_proj_weight, maps.in_proj_bias)
         query, key, _ = mapped.unflatten(-1, (3, self.transformer.heads, -1)).permute(2, 0, 3, 1, 4)
         return torch.softmax(query @ key.transpose(-2, -1) / math.sqrt(query.size(-1)), dim=-1)
 

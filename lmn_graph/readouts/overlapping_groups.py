@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from lmn_graph.readouts._regions import Groups, Windows
 from lmn_graph.readouts.base import READOUTS, Readout
 from topologies import _checks
 
-_ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
 
 
 @READOUTS.register
