@@ -122,6 +122,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             left.unlink()
         part.rename(folder)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
         raise ValueError(f"{archive} is damaged ({error}): delete it to fetch it once more") from error
     except OSError as error:
         if folder.is_dir():  # another process was first
@@ -132,17 +133,19 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    """(name, size, how to open it) of every file; links and the like are passed over. Checksums are checked in reading."""
+    """(name, size, how to open it) of every file; links and the like are passed over. Checksums are checked in reading to the end."""
     if archive.name.endswith(".zip"):
-        with zipfile.ZipFile(archive) as packed:
-            for info in packed.infolist():
+        with zipfile.ZipFile(archive) as members:
+            for info in members.infolist():
                 if not info.is_dir():
-                    yield info.filename, info.file_size, functools.partial(packed.open, info)
+                    yield info.filename, info.file_size, functools.partial(members.open, info)
         return
-    with tarfile.open(archive, "r|gz") as stream:
+    with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as stream:
         for member in stream:
             if member.isreg():
                 yield member.name, member.size, functools.partial(_content, stream, member)
+        while packed.read(BLOCK):
+            pass  # to the checksum at the end
 
 
 def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

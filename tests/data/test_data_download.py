@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import re
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from lmn_graph.data import _download
-from lmn_graph.data._download import check_sha256, check_zip, download
+from lmn_graph.data._download import check_md5, check_sha256, check_zip, download, unpack
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 CHECK = check_sha256(hashlib.sha256(CONTENT).hexdigest())
@@ -186,3 +188,64 @@ def test_archives_are_checked_by_their_own_sums(server: Server, tmp_path: Path) 
         with pytest.raises(ValueError, match="is damaged"):
             _fetch(server, tmp_path / "b.zip", check_zip)
     assert [each.name for each in tmp_path.iterdir()] == ["a.zip"]
+
+
+def _archive(path: Path, files: dict[str, bytes]) -> Path:
+    """A .zip or an uncompressed .tar.gz."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            for name, content in files.items():
+                packed.writestr(name, content)
+        return path
+    with gzip.open(path, "wb", compresslevel=0) as stream, tarfile.open(fileobj=stream, mode="w") as packed:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return path
+
+
+FILES = {"set/a/1.bin": CONTENT[:5000], "set/a/2.bin": CONTENT[5000:9000], "./set/b.bin": b"", "other/c.bin": b"c"}
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+def test_one_folder_of_an_archive_is_unpacked(tmp_path: Path, name: str) -> None:
+    """What is beside it in the archive is not; a folder that is there is left as it is."""
+    archive = _archive(tmp_path / name, FILES)
+    folder = unpack(archive, tmp_path / "set")
+    found = {f"set/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == {name.removeprefix("./"): content for name, content in FILES.items() if "set/" in name}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["set", name])
+    (folder / "b.bin").write_bytes(b"mine")
+    assert unpack(archive, folder).joinpath("b.bin").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+def test_nothing_is_kept_of_a_damaged_archive(tmp_path: Path, name: str) -> None:
+    """Cut off, or with a byte that is another one and only the checksum tells."""
+    archive = _archive(tmp_path / name, FILES)
+    whole = archive.read_bytes()
+    place = whole.index(CONTENT[5000:5100]) + 50
+    for content in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], b"", b"no archive"):
+        archive.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\): delete it to fetch it once more"):
+            unpack(archive, tmp_path / "set")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+@pytest.mark.parametrize("member", ["../x", "/x", "set/../../x", "set\\..\\x", "C:/x"])
+def test_no_member_leaves_the_folder(tmp_path: Path, name: str, member: str) -> None:
+    (tmp_path / "in").mkdir()
+    archive = _archive(tmp_path / "in" / name, {**FILES, member: b"x"})
+    with pytest.raises(ValueError, match="which leads out of it: it is not the publisher's"):
+        unpack(archive, tmp_path / "in" / "set")
+    assert not (tmp_path / "in" / "set").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith("x")]
+
+
+def test_an_older_checksum(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    check_md5(hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"MD5 [0-9a-f]{32}, 0 was expected"):
+        check_md5("0")(tmp_path / "a")
