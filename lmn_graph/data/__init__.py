@@ -13,6 +13,7 @@ from ._food101 import food101
 from ._helena import helena
 from ._higgs import higgs
 from ._imagenet import imagenet
+from ._listing import Listed, Listing, check_reading, listed, read_listing
 from ._loading import load, make_specimen, resolve
 from ._mackey_glass import mackey_glass
 from ._mnist import fashion_mnist, mnist
@@ -36,6 +37,8 @@ __all__ = [
     "Column",
     "Encoder",
     "Inputs",
+    "Listed",
+    "Listing",
     "MissingData",
     "PictureEncoder",
     "Rows",
@@ -45,6 +48,7 @@ __all__ = [
     "TableEncoder",
     "Target",
     "arrays",
+    "check_reading",
     "covertype",
     "digits",
     "domainnet",
@@ -55,11 +59,13 @@ __all__ = [
     "higgs",
     "imagenet",
     "import_chunks",
+    "listed",
     "load",
     "mackey_glass",
     "make_specimen",
     "mnist",
     "preprocess",
+    "read_listing",
     "resolve",
     "series",
     "shards",
