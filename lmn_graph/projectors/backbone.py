@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import re
 import zlib
@@ -16,6 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph._precision import full_precision
+from lmn_graph.projectors._feature_cache import FeatureCache, folder_of
 from lmn_graph.projectors.base import PROJECTORS, Projector
 from lmn_graph.registry import did_you_mean
 from topologies import _checks
@@ -36,6 +40,11 @@ class Backbone(Projector):
     ``state_dict`` holds W and b, and the weights of f where they were drawn at random. Weights from a file are left out: they are read
     again when the projector is built, and their checksum, which is saved, must be the same then.
 
+    With a cache f is run once per picture: its features are kept in a file of the folder that belongs to f, its weights and its size, and
+    looked up by the picture's content wherever no gradient to x is asked for (in double precision f is run as without). The last bits of
+    f(x) may depend on the batch it is computed in; kept is what was computed first, so runs are the same bit for bit where they begin with
+    the same cache. Nothing in a cache is ever deleted: delete the folder.
+
     Args:
         in_shape: (height, width), grey, or (3, height, width).
         topology: the graph to drive.
@@ -47,10 +56,11 @@ class Backbone(Projector):
         size: height and width in pixels that pictures are stretched to (bilinear) before f; None: as they are.
         norm: "layer" as above, or "batch": each feature is then also brought to mean 0 and variance 1 over the batch (running means in
             evaluation). Random networks need it: their features hardly differ between pictures beside what all pictures share.
+        cache: a folder on a local disk that features are kept in, shared by any number of runs; None: f is run every time.
 
     Raises:
-        ValueError: if ``in_shape`` is not that of pictures, torchvision has no such model, the model takes no pictures of that size, or
-            the weights are not there or not the model's.
+        ValueError: if ``in_shape`` is not that of pictures, torchvision has no such model, the model takes no pictures of that size,
+            the weights are not there or not the model's, or ``cache`` is a file; in the forward pass, if a file of the cache is damaged.
 
     Source: Yosinski, Clune, Bengio and Lipson, "How transferable are features in deep neural networks?" 2014.
     """
@@ -70,12 +80,15 @@ class Backbone(Projector):
         weights: str | Path | None = None,
         size: int | None = None,
         norm: Literal["layer", "batch"] = "layer",
+        cache: str | Path | None = None,
     ) -> None:
         super().__init__(in_shape, topology, channels=channels, ports=ports)
         if len(self.in_shape) not in (2, 3) or (len(self.in_shape) == 3 and self.in_shape[0] != 3):
             raise ValueError(f"in_shape must be (height, width) or (3, height, width) for Backbone, got {self.in_shape}")
         self.size = None if size is None else _checks.integer("size", size, minimum=1, maximum=4096)
         self.model, self.weights = model, None if weights is None else str(weights)
+        self.cache = None if cache is None else folder_of(cache)
+        self._cached: tuple[Any, FeatureCache] | None = None  # of f as it was then
         sides = self.in_shape[-2:] if self.size is None else (self.size, self.size)
         network, head = _headless(model, sides, published=self.weights is not None)
         if self.weights is not None:
@@ -105,12 +118,45 @@ class Backbone(Projector):
         """f(x) [B, F] of pictures [B, *in_shape]."""
         if len(x) == 0:  # not every network takes an empty batch
             return x.flatten(1).sum(1, keepdim=True).expand(-1, self.num_features)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-            pictures = x.unsqueeze(1) if len(self.in_shape) == 2 else x
-            if self.size is not None:
-                pictures = nn.functional.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
-            normal = (pictures - self.mean) / self.deviation
-            return self.network(normal.contiguous(memory_format=torch.channels_last))
+        recorded = torch.is_grad_enabled() and x.requires_grad
+        if self.cache is None or recorded or not x.dtype == self.mean.dtype == torch.float32:
+            with torch.set_grad_enabled(recorded):
+                return self._features(x)
+        with torch.no_grad(), full_precision(x.device):
+            return self._feature_cache(self.cache).features(x, self._features, self.num_features)
+
+    def _features(self, x: Tensor) -> Tensor:
+        pictures = x.unsqueeze(1) if len(self.in_shape) == 2 else x
+        if self.size is not None:
+            pictures = nn.functional.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
+        normal = (pictures - self.mean) / self.deviation
+        return self.network(normal.contiguous(memory_format=torch.channels_last))
+
+    def _feature_cache(self, folder: Path) -> FeatureCache:
+        """The features of f as it is now: weights drawn at random are others once a model was loaded."""
+        state = [(value.data_ptr(), -1 if value.is_inference() else value._version) for value in self.network.buffers()]
+        if self._cached is None or self._cached[0] != state:
+            self._cached = state, FeatureCache(folder, f"{self.model}-{self._identity()}")
+        return self._cached[1]
+
+    def _identity(self) -> str:
+        """A digest of everything but x that f(x) depends on."""
+        import torchvision
+
+        found = hashlib.blake2b(digest_size=16)
+        options = [self.model, self.size, self.weights is not None, torch.__version__, torchvision.__version__]
+        found.update(json.dumps(options).encode())
+        for name, value in self.network.named_buffers():
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
+
+    def _apply(self, *arguments: Any, **keywords: Any) -> Backbone:
+        self._cached = None  # weights of another device or dtype may come to lie where the old ones were
+        return super()._apply(*arguments, **keywords)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_cached": None}
 
     def project(self, x: Tensor) -> Tensor:
         features = self.features(x)

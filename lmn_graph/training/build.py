@@ -143,9 +143,13 @@ def build_augment(config: dict[str, Any], in_shape: tuple[int, ...]) -> Augmenta
     """What training batches go through first, or None.
 
     Raises:
-        ValueError: if it does not take samples of that shape.
+        ValueError: if it does not take samples of that shape, or the projector keeps features of samples.
     """
-    return part("augment", config["augment"], in_shape) if is_named(config, "augment") else None
+    if not is_named(config, "augment"):
+        return None
+    if (cache := config["projector"].get("cache")) is not None:
+        raise ValueError(f"projector.cache must be None with augment: no picture is ever the same again, got {str(cache)!r}")
+    return part("augment", config["augment"], in_shape)
 
 
 def count_parameters(module: nn.Module) -> int:

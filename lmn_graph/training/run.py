@@ -154,7 +154,7 @@ def train(
         ValueError: if the data, the machine or the folder is not valid; nothing is written then.
     """
     _check_free(Path(folder))
-    config = {**config, "data": located(config["data"])}
+    config = {**config, "data": located(config["data"]), "projector": _located(config["projector"])}
     splits, digest = (reader or DataReader()).read(config, smoke)
     record = {
         "version": lmn_graph.__version__,
@@ -265,6 +265,13 @@ def _rehearse(config: Config, machine: LatticeMachine, loss: TotalLoss, splits: 
         machine.eval()
         loss(machine(x), y, machine=machine, x=x, epoch=None)
         machine.train()
+
+
+def _located(projector: Config) -> Config:
+    """The options of a projector with full paths, so that the run can be taken up from any folder."""
+    paths = {key: Path(projector[key]).expanduser() for key in ("weights", "cache") if isinstance(projector.get(key), str)}
+    words = {"default"}  # weights that are no file
+    return {**projector, **{key: str(path.resolve()) for key, path in paths.items() if projector[key] not in words}}
 
 
 def _check_free(folder: Path) -> None:
