@@ -29,6 +29,7 @@ def _list(path: str | Path, test_fraction: float, validation_fraction: float, se
             raise ValueError(f"{root} holds the splits {', '.join(sorted(names))}: expected exactly train and test")
         found, classes = _labelled(root / "train")
         more, _ = _labelled(root / "test")
+        _check_apart(found, more)
         fixed, found = len(found), found + more
     else:
         found, classes = _labelled(root)
@@ -63,7 +64,8 @@ def folder(
 
     x is [n, size, size] for mode "L" (grey, 0 black) and [n, 3, size, size] for "RGB". Pictures are turned upright and stretched to
     the size; transparency is laid over white. Where the folder holds nothing but train and test, each with class folders, that split is
-    kept. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are passed over.
+    kept, and no file may be in both. Links to folders are not followed, save one class folder's to a place elsewhere; hidden files are
+    passed over.
 
     Args:
         path: the folder.
@@ -80,6 +82,23 @@ def folder(
     """
     check_reading(size=size, mode=mode, broken=broken, memory=memory)
     return read_listing(_list(path, test_fraction, validation_fraction, seed), size=size, mode=mode, broken=broken, memory=memory)
+
+
+def _check_apart(train: list[tuple[Path, str]], test: list[tuple[Path, str]]) -> None:
+    """Refuse a picture that is in both splits, be it by a link."""
+    known = {_identity(path): path for path, _ in train}
+    for path, _ in test:
+        key = _identity(path)
+        if key is not None and (first := known.get(key)) is not None:
+            raise ValueError(f"{path} is the same file as {first}: a picture must not be for training and test")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None  # what cannot be read is said when it is read
+    return state.st_dev, state.st_ino
 
 
 def _subfolders(root: Path) -> list[str]:

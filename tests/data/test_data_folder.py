@@ -107,6 +107,26 @@ def test_given_split_is_kept(tmp_path: Path, write_pictures: Pictures) -> None:
         data.folder(tmp_path)
 
 
+@pytest.mark.parametrize("link", ["folder", "soft", "hard"])
+def test_no_picture_is_for_training_and_test(tmp_path: Path, write_pictures: Pictures, link: str) -> None:
+    """Not by way of a link either; two files with the same content are two."""
+    write_pictures(tmp_path / "train", ("cat", "dog"), 10)
+    write_pictures(tmp_path / "test", ("cat", "dog"), 3)
+    assert len(data.folder(tmp_path, size=8).test) == 6
+    place = tmp_path / "test" / "dog"
+    if link == "folder":
+        shutil.rmtree(place)
+        place.symlink_to(tmp_path / "train" / "dog")
+    else:
+        (place / "1f001.png").unlink()
+        source = tmp_path / "train" / "dog" / "1f007.png"
+        (place / "1f001.png").symlink_to(source) if link == "soft" else (place / "1f001.png").hardlink_to(source)
+    with pytest.raises(
+        ValueError, match=r"test/dog/1f00\d.png is the same file as .*train/dog/1f00\d.png: a picture must not be for training"
+    ):
+        data.folder(tmp_path, size=8)
+
+
 def test_train_can_be_the_name_of_a_class(tmp_path: Path, write_pictures: Pictures) -> None:
     write_pictures(tmp_path, ("train", "test", "plane"), 4)
     assert data.folder(tmp_path).classes == ["plane", "test", "train"]
