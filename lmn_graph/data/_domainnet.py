@@ -37,8 +37,6 @@ ARCHIVES = {
 }
 NAME = r"[^./\\][^/\\]*"
 LINE = re.compile(rf"({NAME})/({NAME})/({NAME}?)[ \t]+([0-9]{{1,9}})")
-
-
 Line = tuple[Entry, int]
 
 
@@ -166,9 +164,9 @@ def _chosen(domains: Names, protocol: str, domain: str | None, leave_out: Names)
 
 def _names(argument: str, given: Names) -> list[str]:
     """Names of a list, or of text with commas in it."""
-    names = given.split(",") if isinstance(given, str) else list(given or [])
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{argument} must be a list of names, got {given!r}")
+    names = given.split(",") if isinstance(given, str) else given or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{argument} must be a list of names, or text with commas between them, got {given!r}")
     return [name.strip() for name in names if name.strip()]
 
 
