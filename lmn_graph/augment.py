@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lmn_graph._precision import full_precision
 from lmn_graph.registry import Registry
@@ -52,11 +55,11 @@ AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", Augmentat
 
 @AUGMENTATIONS.register
 class Pictures(Augmentation):
-    """Pictures in [0, 1], moved, mirrored, recoloured and covered by the transforms of torchvision, each picture by a draw of its own.
+    """Pictures in [0, 1], moved, mirrored, recoloured and covered, each picture by a draw of its own.
 
     In this order: a policy, a crop, an affine map, a mirror image, colours, a covered rectangle; what is not asked for is left out. The
-    result is clamped to [0, 1]. Pictures are handled one by one, since a transform draws once for all that it is given:
-    docs/performance.md says what that costs.
+    result is clamped to [0, 1]. All but the affine map are transforms of torchvision, which draw once for all that they are given and so
+    get one picture at a time; docs/performance.md says what that costs. The affine map is :func:`affine`, of all pictures at once.
 
     Args:
         in_shape: (height, width), grey, or (3, height, width).
@@ -119,22 +122,16 @@ class Pictures(Augmentation):
         if scale is not None:
             scale = _factors(scale)
         self.fill = float(fill)
-        self._transforms = nn.ModuleList(self._chosen(policy, crop, degrees, translate, scale, shear, flip, colours, erase))
+        self._stages = self._chosen(policy, crop, degrees, translate, scale, shear, flip, colours, erase)
 
     def augment(self, x: Tensor) -> Tensor:
         low, high = x.aminmax()
         if not (low >= 0 and high <= 1):  # nor NaN
             raise ValueError(f"x must be pictures in [0, 1] for augment = Pictures, got values in [{float(low):g}, {float(high):g}]")
-        if not len(self._transforms):
-            return x
-        grey = len(self.in_shape) == 2
-        found = torch.stack([self._one(picture) for picture in (x.unsqueeze(1) if grey else x)])
-        return (found.squeeze(1) if grey else found).clamp(0, 1)
-
-    def _one(self, picture: Tensor) -> Tensor:
-        for transform in self._transforms:
-            picture = transform(picture)
-        return picture
+        found = x.unsqueeze(1) if len(self.in_shape) == 2 else x
+        for stage in self._stages:
+            found = stage(found)
+        return found.view(x.shape).clamp(0, 1) if self._stages else x
 
     def _chosen(
         self,
@@ -147,29 +144,74 @@ class Pictures(Augmentation):
         flip: float,
         colours: dict[str, float],
         erase: float,
-    ) -> list[nn.Module]:
-        """The transforms asked for, in order."""
+    ) -> list[Callable[[Tensor], Tensor]]:
+        """What is asked for, in order, each from pictures [B, C, height, width] to as many."""
         from torchvision.transforms import v2
 
-        between: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": self.fill}
-        found: list[nn.Module] = []
+        found: list[Callable[[Tensor], Tensor]] = []
         if policy != "none":
-            found.append({"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment, "augmix": v2.AugMix}[policy](**between))
+            kind = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment, "augmix": v2.AugMix}[policy]
+            found.append(partial(_one_by_one, kind(interpolation=v2.InterpolationMode.BILINEAR, fill=self.fill)))
         if crop:
-            found.append(v2.RandomCrop(self.in_shape[-2:], padding=crop, fill=self.fill))
+            found.append(partial(_one_by_one, v2.RandomCrop(self.in_shape[-2:], padding=crop, fill=self.fill)))
         if degrees or translate or scale or shear:
-            shears = [-shear, shear, -shear, shear] if shear else None
-            found.append(v2.RandomAffine(degrees, (translate, translate), scale, shears, **between))
+            found.append(partial(_moved, degrees=degrees, translate=translate, scale=scale or (1.0, 1.0), shear=shear, fill=self.fill))
         if flip:
-            found.append(v2.RandomHorizontalFlip(flip))
+            found.append(partial(_one_by_one, v2.RandomHorizontalFlip(flip)))
         if any(colours.values()):
-            found.append(v2.ColorJitter(**colours))
+            found.append(partial(_one_by_one, v2.ColorJitter(**colours)))
         if erase:
-            found.append(v2.RandomErasing(erase, value=self.fill))
+            found.append(partial(_one_by_one, v2.RandomErasing(erase, value=self.fill)))
         return found
 
     def extra_repr(self) -> str:
         return f"in_shape={self.in_shape}"
+
+
+def _one_by_one(transform: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+    return torch.stack([transform(picture) for picture in pictures])
+
+
+def _moved(pictures: Tensor, *, degrees: float, translate: float, scale: tuple[float, float], shear: float, fill: float) -> Tensor:
+    """Every picture under an affine map of its own; all numbers are drawn evenly."""
+
+    def drawn(low: float, high: float) -> Tensor:
+        return torch.empty(len(pictures)).uniform_(low, high)
+
+    height, width = pictures.shape[2:]
+    angle, shift = drawn(-degrees, degrees), (drawn(-translate, translate) * width, drawn(-translate, translate) * height)
+    return affine(pictures, angle, shift, drawn(*scale), (drawn(-shear, shear), drawn(-shear, shear)), fill)
+
+
+def affine(
+    pictures: Tensor, angle: Tensor, shift: tuple[Tensor, Tensor], scale: Tensor, shear: tuple[Tensor, Tensor], fill: float = 0.0
+) -> Tensor:
+    r"""Every picture under a map of its own about its centre, as torchvision's ``affine`` draws one, interpolated bilinearly:
+
+    .. math:: out(p) = picture(A^{-1} (p - t)), \quad A = s\, R(\theta)\, Y(y)\, X(x),
+
+    with the rotation R clockwise on the screen and the shears :math:`Y = (1, 0; -\tan y, 1)` and :math:`X = (1, -\tan x; 0, 1)`.
+
+    Args:
+        pictures: [B, C, height, width].
+        angle: θ in degrees, [B].
+        shift: t in pixels to the right and down, each [B].
+        scale: s, [B].
+        shear: x and y in degrees, each [B].
+        fill: value outside of a picture.
+    """
+    theta, x, y = (value.double() * (math.pi / 180) for value in (angle, *shear))
+    a = torch.cos(theta - y) / torch.cos(y)
+    b = -torch.cos(theta - y) * torch.tan(x) / torch.cos(y) - torch.sin(theta)
+    c = torch.sin(theta - y) / torch.cos(y)
+    d = -torch.sin(theta - y) * torch.tan(x) / torch.cos(y) + torch.cos(theta)
+    inverse = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1) / scale.double().view(-1, 1, 1)  # (a, b; c, d) has det 1
+    start = -inverse @ torch.stack(shift, 1).double().unsqueeze(2)
+    # grid_sample measures height and width as 2.
+    side = torch.tensor([pictures.size(3), pictures.size(2)], dtype=torch.float64) / 2
+    matrix = torch.cat([inverse * side / side.view(2, 1), start / side.view(2, 1)], 2).to(pictures)
+    grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
+    return functional.grid_sample(pictures - fill, grid, mode="bilinear", align_corners=False) + fill
 
 
 def _factors(scale: Any) -> tuple[float, float]:

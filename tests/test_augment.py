@@ -12,8 +12,9 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from tiny_runs import TINY, assert_same_run, blobs, pictures, prices, rows_of
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
-from lmn_graph.augment import AUGMENTATIONS, Augmentation, Pictures
+from lmn_graph.augment import AUGMENTATIONS, Augmentation, Pictures, affine
 from lmn_graph.training import configure, open_run, resume, train
 
 BILINEAR = v2.InterpolationMode.BILINEAR
@@ -48,24 +49,55 @@ def test_each_option_by_itself_and_all_together_keep_shape_and_range(shape, gene
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_it_is_torchvision_picture_by_picture(shape, generator):
-    """The same draws through torchvision's own classes in a plain loop, in the order that is documented."""
-    given = options_for(shape)
+    """The same draws through torchvision's own classes, one kind after the other, in the order that is documented."""
+    given = {name: value for name, value in options_for(shape).items() if name not in ("degrees", "translate", "scale", "shear")}
     x = torch.rand(6, *shape, generator=generator)
-    transforms = v2.Compose(
-        [
-            v2.TrivialAugmentWide(interpolation=BILINEAR, fill=0.5),
-            v2.RandomCrop(shape[-2:], padding=2, fill=0.5),
-            v2.RandomAffine(30, (0.2, 0.2), (0.8, 1.2), [-10, 10, -10, 10], interpolation=BILINEAR, fill=0.5),
-            v2.RandomHorizontalFlip(0.5),
-            v2.ColorJitter(0.4, 0.4, *((0.4, 0.2) if len(shape) == 3 else (0, 0))),
-            v2.RandomErasing(0.9, value=0.5),
-        ]
-    )
+    transforms = [
+        v2.TrivialAugmentWide(interpolation=BILINEAR, fill=0.5),
+        v2.RandomCrop(shape[-2:], padding=2, fill=0.5),
+        v2.RandomHorizontalFlip(0.5),
+        v2.ColorJitter(0.4, 0.4, *((0.4, 0.2) if len(shape) == 3 else (0, 0))),
+        v2.RandomErasing(0.9, value=0.5),
+    ]
     torch.manual_seed(3)
     found = Pictures(shape, **given, fill=0.5)(x)
     torch.manual_seed(3)
-    expected = [transforms(picture if len(shape) == 3 else picture.unsqueeze(0)) for picture in x]
-    assert torch.equal(found, torch.stack(expected).view_as(x).clamp(0, 1))
+    expected = x if len(shape) == 3 else x.unsqueeze(1)
+    for transform in transforms:
+        expected = torch.stack([transform(picture) for picture in expected])
+    assert torch.equal(found, expected.view_as(x).clamp(0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_affine_map_is_torchvisions(channels, generator):
+    """All pictures at once, each by numbers of its own, as torchvision does one: angle, shift, scale and both shears."""
+
+    def drawn(low, high):
+        return torch.rand(8, generator=generator, dtype=torch.float64) * (high - low) + low
+
+    pictures = torch.rand(8, channels, 7, 10, generator=generator, dtype=torch.float64)
+    angle, shift, scale, shear = drawn(-180, 180), (drawn(-3, 3), drawn(-2, 2)), drawn(0.5, 2), (drawn(-40, 40), drawn(-40, 40))
+    found = affine(pictures, angle, shift, scale, shear)
+    for row in range(8):
+        numbers = float(angle[row]), [float(t[row]) for t in shift], float(scale[row]), [float(s[row]) for s in shear]
+        expected = functional.affine(pictures[row], *numbers, interpolation=BILINEAR, fill=None)
+        torch.testing.assert_close(found[row], expected, rtol=1e-6, atol=1e-6)
+    wide = torch.nn.functional.pad(pictures, (40, 40, 40, 40), value=0.3)
+    torch.testing.assert_close(
+        affine(pictures, angle, shift, scale, shear, 0.3), affine(wide, angle, shift, scale, shear)[..., 40:-40, 40:-40]
+    )
+
+
+def test_the_numbers_of_the_affine_map_are_in_their_ranges(monkeypatch):
+    seen = []
+    monkeypatch.setattr("lmn_graph.augment.affine", lambda pictures, *numbers: (seen.append(numbers), pictures)[1])
+    Pictures((3, 20, 40), degrees=30, translate=0.1, scale=(0.5, 1.5), shear=10, fill=0.25)(torch.rand(400, 3, 20, 40))
+    ((angle, (right, down), scale, shear, fill),) = seen
+    for found, low, high in ((angle, -30, 30), (right, -4, 4), (down, -2, 2), (scale, 0.5, 1.5), (shear[0], -10, 10), (shear[1], -10, 10)):
+        assert low <= float(found.min()) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < float(found.max()) <= high
+        assert len(found.unique()) > 390
+    assert fill == 0.25
 
 
 def test_every_picture_has_a_draw_of_its_own(generator):
