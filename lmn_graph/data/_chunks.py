@@ -130,10 +130,12 @@ def _load(path: Path) -> tuple[Tensor, Tensor, bool]:
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     mapped = True
     try:
-        try:
-            content = torch.load(path, mmap=True, **options)
-        except RuntimeError:  # a file of torch before 1.6 cannot be mapped
-            content, mapped = torch.load(path, **options), False
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Validating sparse tensor")  # they are refused below
+            try:
+                content = torch.load(path, mmap=True, **options)
+            except RuntimeError:  # a file of torch before 1.6 cannot be mapped
+                content, mapped = torch.load(path, **options), False
     except pickle.UnpicklingError as error:
         reason = re.search(r"(?:Unsupported|GLOBAL)[^.\n]*", str(error))
         why = f" ({reason[0][:100].strip()})" if reason else ""
@@ -163,9 +165,7 @@ def _open(path: Path, split: str) -> _File:
     if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{path}: labels must be whole numbers [n], got {labels.dtype} {list(labels.shape)}")
     if x.dim() == 0 or len(x) != len(labels) or len(x) == 0:
-        raise ValueError(
-            f"{path}: inputs and labels must have the same number of rows, at least one; got {list(x.shape)} and {len(labels)}"
-        )
+        raise ValueError(f"{path}: inputs must have as many rows as labels, at least one, got {list(x.shape)} and {len(labels)} labels")
     numbers = labels.to(torch.int64).numpy().copy()
     if numbers.min() < 0:
         raise ValueError(f"{path}: labels must be >= 0, got {numbers.min()}")
