@@ -154,7 +154,7 @@ def train(
         ValueError: if the data, the machine or the folder is not valid; nothing is written then.
     """
     _check_free(Path(folder))
-    config = {**config, "data": located(config["data"]), "projector": _located(config["projector"])}
+    config = {**config, "data": located(config["data"]), "projector": _located(config["projector"], smoke)}
     splits, digest = (reader or DataReader()).read(config, smoke)
     record = {
         "version": lmn_graph.__version__,
@@ -267,8 +267,12 @@ def _rehearse(config: Config, machine: LatticeMachine, loss: TotalLoss, splits: 
         machine.train()
 
 
-def _located(projector: Config) -> Config:
-    """The options of a projector with full paths, so that the run can be taken up from any folder."""
+def _located(projector: Config, smoke: bool) -> Config:
+    """The options of a projector with full paths, to take the run up from any folder; a smoke run fetches and keeps nothing."""
+    if smoke and projector.get("weights") == "default":
+        projector = {**projector, "weights": None}
+    if smoke and "cache" in projector:
+        projector = {**projector, "cache": None}
     paths = {key: Path(projector[key]).expanduser() for key in ("weights", "cache") if isinstance(projector.get(key), str)}
     words = {"default"}  # weights that are no file
     return {**projector, **{key: str(path.resolve()) for key, path in paths.items() if projector[key] not in words}}

@@ -12,7 +12,10 @@ from lmn_graph.rules import RULES
 from lmn_graph.training import configure, train
 from lmn_graph.training.build import build_machine
 
-HEAVY = {"block-imagenet", "block-mnist", "blocksparse-helena", "mnist", "pc-head-bench"}
+HEAVY = {
+    *("block-imagenet", "block-mnist", "blocksparse-helena", "mnist", "pc-food101", "pc-head-bench", "pc-imagenet"),
+    *("stsoc-domainnet", "stsoc-multidomain", "vision-soc", "vision-soc-clustering", "volumetric-soc"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,7 @@ def test_a_preset_smokes_without_files(name, tmp_path):
     score = "test/accuracy" if run.record["task"] == "classification" else "test/r2"
     assert score in run.metrics
     assert ("test/branching_ratio" if RULES[run.config["rule"]["name"]].spiking else "test/lyapunov") in run.metrics
+    assert not any((tmp_path / "nowhere").iterdir())  # nothing is fetched, no cache is made
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
