@@ -16,6 +16,8 @@ from lmn_graph._precision import full_precision
 from lmn_graph.registry import Registry
 from topologies import _checks
 
+_BLOCK = 1 << 16  # numbers in the pictures that are mapped at once: more leave the cache, fewer are mostly calls
+
 
 class Augmentation(nn.Module):
     """Samples drawn anew from given ones, [B, *in_shape] → the same shape: another draw for every sample, every time it is seen.
@@ -210,8 +212,12 @@ def affine(
     # grid_sample measures height and width as 2.
     side = torch.tensor([pictures.size(3), pictures.size(2)], dtype=torch.float64) / 2
     matrix = torch.cat([inverse * side / side.view(2, 1), start / side.view(2, 1)], 2).to(pictures)
-    grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    return functional.grid_sample(pictures - fill, grid, mode="bilinear", align_corners=False) + fill
+    found = torch.empty_like(pictures)
+    size = max(1, _BLOCK // pictures[0].numel())
+    for part, given, out in zip(matrix.split(size), pictures.split(size), found.split(size)):
+        grid = functional.affine_grid(part, list(given.shape), align_corners=False)
+        out.copy_(functional.grid_sample(given - fill, grid, mode="bilinear", align_corners=False)).add_(fill)
+    return found
 
 
 def _factors(scale: Any) -> tuple[float, float]:

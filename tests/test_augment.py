@@ -69,8 +69,8 @@ def test_it_is_torchvision_picture_by_picture(shape, generator):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_affine_map_is_torchvisions(channels, generator):
-    """All pictures at once, each by numbers of its own, as torchvision does one: angle, shift, scale and both shears."""
+def test_the_affine_map_is_torchvisions(channels, generator, monkeypatch):
+    """All pictures at once, each by numbers of its own, as torchvision does one: angle, shift, scale and both shears; in any blocks."""
 
     def drawn(low, high):
         return torch.rand(8, generator=generator, dtype=torch.float64) * (high - low) + low
@@ -82,6 +82,8 @@ def test_the_affine_map_is_torchvisions(channels, generator):
         numbers = float(angle[row]), [float(t[row]) for t in shift], float(scale[row]), [float(s[row]) for s in shear]
         expected = functional.affine(pictures[row], *numbers, interpolation=BILINEAR, fill=None)
         torch.testing.assert_close(found[row], expected, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr("lmn_graph.augment._BLOCK", 3 * pictures[0].numel())
+    assert torch.equal(affine(pictures, angle, shift, scale, shear), found)
     wide = torch.nn.functional.pad(pictures, (40, 40, 40, 40), value=0.3)
     torch.testing.assert_close(
         affine(pictures, angle, shift, scale, shear, 0.3), affine(wide, angle, shift, scale, shear)[..., 40:-40, 40:-40]
