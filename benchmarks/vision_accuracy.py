@@ -125,7 +125,7 @@ def lattice(config: dict[str, Any], reader: DataReader) -> Score:
 class SmallCNN(nn.Sequential):
     """Four convolutions, the last three halving the picture, batch normalisation, mean over the picture, one linear map."""
 
-    def __init__(self, colours: int, classes: int, width: int = 32) -> None:
+    def __init__(self, colours: int, classes: int, width: int = 16) -> None:
         blocks: list[nn.Module] = []
         maps = (colours, width, width, 2 * width, 4 * width)
         for layer, (before, after) in enumerate(pairwise(maps)):
