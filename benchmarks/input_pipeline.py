@@ -6,8 +6,8 @@
 Two sets: the emoji pictures of LMN_DATA/images/emoji/google (PNG of 64 × 64, as RGB of 64 × 64; left out without LMN_DATA) and made-up
 JPEGs of --side × --side pixels (smooth colours and noise, 23 kB each at 256), as RGB of --size × --size. Printed first: whether every way
 gives the same batches, bit for bit; anything else ends the run. Then, of so many shuffled batches of 64, the best of interleaved repeats:
-pictures per second of reading alone; and beside a training step (forward, backward, AdamW; a short and a long one) pictures per second, and
-the share of that time in which the step waits for its batch. Files are in the page cache of the system: no disk is measured.
+processor time of reading a picture; and beside a training step (forward, backward, AdamW; a short and a long one) pictures per second by
+the clock, and the share of that time in which the step waits for its batch. Files are in the page cache of the system: no disk is measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,15 +48,17 @@ def make_jpegs(folder: Path, count: int, side: int, classes: int = 10) -> None:
 
 def ways(source: Path, size: int, work: Path) -> dict[str, Split]:
     """The training split, held in three ways."""
-    started = time.perf_counter()
+    started = time.process_time()
     listing = data.folder.listing(str(source))
     data.preprocess(listing, work / "whole", size=size, mode="RGB")
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     data.preprocess(listing, work / "patches", size=size, mode="RGB", patch=16)
     count = sum(len(getattr(listing, part).paths) for part in ("train", "validation", "test"))
     held = sum(path.stat().st_size for path in (work / "whole").iterdir())
     floats = 12 * count * size * size
-    print(f"  preprocessing: {count / seconds:,.0f} pictures/s; shards take {held / 1e6:.1f} MB, float32 {floats / 1e6:.1f} MB")
+    print(
+        f"  preprocessing: {1e6 * seconds / count:,.0f} µs of processor time a picture; shards take {held / 1e6:.1f} MB, float32 {floats / 1e6:.1f} MB"
+    )
     return {
         "in memory": data.load(source, size=size, mode="RGB").train,
         "files": data.load(source, size=size, mode="RGB", memory=False).train,
@@ -95,42 +98,51 @@ def trainer(split: Split, kind: str) -> Callable[[torch.Tensor, torch.Tensor], N
     return step
 
 
-def some(split: Split, prefetch: int, step: Callable[[torch.Tensor, torch.Tensor], None] | None, batches: int) -> tuple[float, float]:
-    """Seconds for so many batches, and of these waiting."""
+class Spent(NamedTuple):
+    """Seconds of the clock, of these waiting, and of the processor."""
+
+    clock: float
+    waiting: float
+    processor: float
+
+
+def some(split: Split, prefetch: int, step: Callable[[torch.Tensor, torch.Tensor], None] | None, batches: int) -> Spent:
+    """What so many batches take."""
     waited = 0.0
     held = batches_of(split, prefetch)
     source = iter(held)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     for _ in range(batches):
         before = time.perf_counter()
         batch = next(source)
         waited += time.perf_counter() - before
         if step is not None:
             step(*batch)
-    seconds = time.perf_counter() - started
+    spent = Spent(time.perf_counter() - started, waited, time.process_time() - processor)
     held.close()
-    return seconds, waited
+    return spent
 
 
 def measure(splits: dict[str, Split], batches: int, repeats: int) -> None:
     settings = [(way, prefetch) for way in splits for prefetch in (0, 2)]
     count = batches * BATCH
     steps = {"none": None, **{kind: trainer(splits["in memory"], kind) for kind in STEPS}}
-    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, int], list[Spent]] = {}
     for number in range(repeats + 1):  # the first is for warming up
         for kind, step in steps.items():
             for way, prefetch in settings:
-                seconds = some(splits[way], prefetch, step, batches)
+                spent = some(splits[way], prefetch, step, batches)
                 if number:
-                    found.setdefault((kind, way, prefetch), []).append(seconds)
-    print(f"  {'':32} {'prefetch':>8}  {'reading':>10}" + "".join(f"  {kind + ' step':>12} {'waiting':>8}" for kind in STEPS))
+                    found.setdefault((kind, way, prefetch), []).append(spent)
+    print(f"  {'':32} {'µs':>6} {'prefetch':>8}" + "".join(f"  {kind + ' step':>12} {'waiting':>8}" for kind in STEPS))
     for way, prefetch in settings:
-        line = f"  {way:32} {prefetch:8}"
-        for kind in steps:
-            seconds, waited = min(found[kind, way, prefetch])
-            line += f"  {count / seconds:10,.0f}" if kind == "none" else f"  {count / seconds:12,.0f} {waited / seconds:8.0%}"
+        reading = min(spent.processor for spent in found["none", way, 0]) / count
+        line = f"  {way:32} {1e6 * reading:6.0f} {prefetch:8}"
+        for kind in STEPS:
+            best = min(found[kind, way, prefetch])
+            line += f"  {count / best.clock:12,.0f} {best.waiting / best.clock:8.0%}"
         print(line, flush=True)
-    alone = {kind: min(s - w for s, w in found[kind, "in memory", 0]) / batches for kind in STEPS}
+    alone = {kind: min(spent.clock - spent.waiting for spent in found[kind, "in memory", 0]) / batches for kind in STEPS}
     print("  a step alone: " + ", ".join(f"{kind} {1e3 * seconds:.0f} ms" for kind, seconds in alone.items()), flush=True)
 
 

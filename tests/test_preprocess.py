@@ -77,6 +77,9 @@ def test_chunks_of_an_older_pipeline(tmp_path, lmn):
     code, text, _ = lmn("preprocess", tmp_path / "old", "--out", tmp_path / "out", "--shard-size", "8")
     assert (code, text.splitlines()[0]) == (0, "old: 30 pictures in 5 shards of 0.0 MB together")
     assert data.load(tmp_path / "out").in_shape == (2, 3, 1, 4, 4)
+    photos = pictures(tmp_path)
+    (photos / "model.pt").write_bytes(b"a model beside the class folders")
+    assert lmn("preprocess", photos, "--out", tmp_path / "out2")[0] == 0
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from topologies import _checks
 
-from ._pictures import PictureEncoder
+from ._pictures import PictureEncoder, find_pictures
 from ._preprocess import cut, write_shards
 from ._rows import files_digest
 from ._shards import SPLITS, ShardRecord
@@ -43,8 +43,8 @@ class _File(NamedTuple):
 
 
 def is_chunked(folder: Path) -> bool:
-    """Whether a folder holds .pt files, itself or in folders of its splits."""
-    return folder.is_dir() and bool(_found(folder))
+    """Whether a folder holds .pt files, itself or in folders of its splits, and no pictures."""
+    return folder.is_dir() and bool(_found(folder)) and next(find_pictures(folder), None) is None
 
 
 def import_chunks(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from lmn_graph._files import remove_parts, replacing
+from lmn_graph._files import replacing
 from lmn_graph.patches import patchify
 from topologies import _checks
 
@@ -155,8 +155,12 @@ def _begun(out: Path, record: ShardRecord) -> dict[str, dict[int, Shard]]:
     """The shards of an earlier call with the same arguments, by split and number; an empty folder has none."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        remove_parts(out)
-        if not any(out.iterdir()):
+        parts = set(out.glob(".*.part"))  # what killed processes left
+        empty = set(out.iterdir()) == parts
+        if empty or (out / RECORD).is_file():
+            for part in parts:
+                part.unlink(missing_ok=True)
+        if empty:
             return {split: {} for split in SPLITS}
     except OSError as error:
         raise ValueError(f"out {str(out)!r} cannot be made or written: {error.strerror}") from error

@@ -76,6 +76,7 @@ class ShardRecord:
 
 
 def name_of(split: str, number: int) -> str:
+    """The file of a shard."""
     return f"{split}-{number:05d}.safetensors"
 
 

@@ -245,11 +245,12 @@ def test_other_pictures_and_other_folders_are_refused(photos: Path, tmp_path: Pa
         make(photos, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    (tmp_path / "full" / ".film.part").write_text("half")
     with pytest.raises(ValueError, match=r"full' must not exist, be empty, or hold shards of the same pictures"):
         make(photos, tmp_path / "full")
     with pytest.raises(ValueError, match=r"thesis\.txt' cannot be made or written"):
         make(photos, tmp_path / "full" / "thesis.txt")
-    assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
+    assert content(tmp_path / "full") == {"thesis.txt": b"years of work", ".film.part": b"half"}
 
 
 def test_a_write_that_fails_leaves_whole_shards(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +265,16 @@ def test_a_write_that_fails_leaves_whole_shards(photos: Path, tmp_path: Path, mo
     assert sorted(content(out)) == ["shards.json", "train-00000.safetensors", "train-00001.safetensors", "train-00002.safetensors"]
     make(photos, out)
     assert content(out) == content(make(photos, tmp_path / "alone"))
+
+
+def test_what_killed_processes_left_is_removed(photos: Path, tmp_path: Path) -> None:
+    """Of a folder without a single shard, and of one with some."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for _ in range(2):
+        (out / ".train-00000-1a2b3c4d.part").write_bytes(b"half")
+        make(photos, out)
+        assert not list(out.glob(".*"))
 
 
 def test_a_file_that_the_system_cuts_off_is_not_kept(photos: Path, tmp_path: Path) -> None:
