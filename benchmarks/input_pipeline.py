@@ -56,9 +56,8 @@ def ways(source: Path, size: int, work: Path) -> dict[str, Split]:
     count = sum(len(getattr(listing, part).paths) for part in ("train", "validation", "test"))
     held = sum(path.stat().st_size for path in (work / "whole").iterdir())
     floats = 12 * count * size * size
-    print(
-        f"  preprocessing: {1e6 * seconds / count:,.0f} µs of processor time a picture; shards take {held / 1e6:.1f} MB, float32 {floats / 1e6:.1f} MB"
-    )
+    cost = f"{1e6 * seconds / count:,.0f} µs of processor time a picture"
+    print(f"  preprocessing: {cost}; shards take {held / 1e6:.1f} MB, float32 {floats / 1e6:.1f} MB")
     return {
         "in memory": data.load(source, size=size, mode="RGB").train,
         "files": data.load(source, size=size, mode="RGB", memory=False).train,
