@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph._precision import is_autocast, widened
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.halting import HaltingUnit
 from lmn_graph.projectors.base import Projection, Projector
@@ -133,6 +134,7 @@ class LatticeMachine(nn.Module):
     def _starting_at(self, cells: Tensor) -> State:
         """The initial state with the first field given, batch-first."""
         initial = self.rule.initial_state(cells.size(0))
+        cells = widened(cells) if is_autocast(cells.device) else cells
         return type(initial)(cells.transpose(0, 1).contiguous(), *(field.to(cells.dtype) for field in initial[1:]))
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -68,6 +68,7 @@ class Backbone(Projector):
     mean: Tensor
     deviation: Tensor
     checksum: Tensor | None
+    paths: ClassVar[tuple[str, ...]] = ("weights", "cache")
 
     def __init__(
         self,
@@ -119,7 +120,8 @@ class Backbone(Projector):
         if len(x) == 0:  # not every network takes an empty batch
             return x.flatten(1).sum(1, keepdim=True).expand(-1, self.num_features)
         recorded = torch.is_grad_enabled() and x.requires_grad
-        if self.cache is None or recorded or not x.dtype == self.mean.dtype == torch.float32:
+        single = x.dtype == self.mean.dtype == torch.float32
+        if self.cache is None or recorded or not single or torch.compiler.is_compiling():
             with torch.set_grad_enabled(recorded):
                 return self._features(x)
         with torch.no_grad(), full_precision(x.device):

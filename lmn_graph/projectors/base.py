@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -38,6 +38,7 @@ class Projector(nn.Module):
         num_nodes: N.
         num_driven: P, the number of nodes that :meth:`project` gives a drive: the input ports, or all nodes.
         context_dim: H, the width of the context that :meth:`inputs` gives; 0 for none.
+        paths: arguments that name files or folders; a run keeps them with their full paths.
 
     Args:
         in_shape: shape of one sample.
@@ -51,6 +52,7 @@ class Projector(nn.Module):
 
     input_index: Tensor | None
     context_dim: int = 0
+    paths: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None, ports: bool = True) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ import lmn_graph
 from lmn_graph.data import Encoder, Splits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
+from lmn_graph.projectors import PROJECTORS
 from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.configuration import Config, configure, to_yaml
@@ -273,9 +274,9 @@ def _located(projector: Config, smoke: bool) -> Config:
         projector = {**projector, "weights": None}
     if smoke and "cache" in projector:
         projector = {**projector, "cache": None}
-    paths = {key: Path(projector[key]).expanduser() for key in ("weights", "cache") if isinstance(projector.get(key), str)}
+    names = [name for name in PROJECTORS[projector["name"]].paths if isinstance(projector.get(name), str)]
     words = {"default"}  # weights that are no file
-    return {**projector, **{key: str(path.resolve()) for key, path in paths.items() if projector[key] not in words}}
+    return {**projector, **{name: str(Path(projector[name]).expanduser().resolve()) for name in names if projector[name] not in words}}
 
 
 def _check_free(folder: Path) -> None:

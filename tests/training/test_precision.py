@@ -17,7 +17,7 @@ from lmn_graph.losses import TaskLoss, TotalLoss
 from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
 from lmn_graph.rules import RULES, as_conv
-from lmn_graph.training import configure, resume, train
+from lmn_graph.training import configure, evaluate, open_run, resume, train
 from lmn_graph.training.settings import TrainerSettings
 
 STEPS = 6
@@ -116,6 +116,20 @@ def test_a_rollout_is_the_same_under_autocast(rule):
         assert torch.equal(mixed, full)
 
 
+def test_an_input_that_is_the_initial_state_rounds_no_other_part_of_it(lattice):
+    """Resources and refractory times start where they start without autocast."""
+    part = RULES["SpikingSOC"](lattice)
+    drives = small_projector("Linear", lattice)
+    reads = READOUTS["Rate"](lattice, 3, STEPS)
+    machine = LatticeMachine(lattice, drives, part, reads, steps=STEPS, inject="state")
+    x = torch.rand(4, 5)
+    with bfloat16():
+        cells = machine.drive(x)
+        found = machine(x).trajectory
+    assert cells.dtype == torch.bfloat16
+    assert torch.equal(found.activity, machine.run(cells.float()).activity)
+
+
 def test_a_rule_as_a_layer_is_the_same_under_autocast():
     graph = topologies.grid(4, 2)
     layer = as_conv(RULES["TanhLattice"](graph), steps=3)
@@ -142,13 +156,17 @@ def runs(data, tmp_path_factory):
 
 
 def test_a_run_in_mixed_precision_is_close_to_one_in_full(runs):
-    """Every loss of every epoch within 5 per cent, and not the same numbers; the model file and the checkpoint are in float32."""
+    """Every loss of every epoch within 5 per cent, and not the same numbers; the model file is in float32, and so is
+    all evaluation: that of the best epoch is found again."""
     full, mixed = rows_of(runs / "float32"), rows_of(runs / "bfloat16")
     assert full != mixed
     for one, two in zip(full, mixed, strict=True):
         for name in ("train/loss", "train/task", "train/criticality", "val/loss"):
             assert two[name] == pytest.approx(one[name], rel=0.05, abs=0.02), name
     assert all(value == value for value in metrics_of(runs / "bfloat16").values())
+    run = open_run(runs / "bfloat16")
+    best = min(row["val/loss"] for row in mixed[1:])  # the first epoch is burn-in
+    assert evaluate(run.machine(), run.splits(), "validation")["validation/loss"] == pytest.approx(best, rel=1e-6)
     tensors = load_file(runs / "bfloat16" / "checkpoints" / "best.safetensors")
     assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float32}
 
