@@ -210,14 +210,16 @@ def affine(
     inverse = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1) / scale.double().view(-1, 1, 1)  # (a, b; c, d) has det 1
     start = -inverse @ torch.stack(shift, 1).double().unsqueeze(2)
     # grid_sample measures height and width as 2.
-    side = torch.tensor([pictures.size(3), pictures.size(2)], dtype=torch.float64) / 2
+    side = inverse.new_tensor([pictures.size(3), pictures.size(2)]) / 2
     matrix = torch.cat([inverse * side / side.view(2, 1), start / side.view(2, 1)], 2).to(pictures)
-    found = torch.empty_like(pictures)
-    size = max(1, _BLOCK // pictures[0].numel())
-    for part, given, out in zip(matrix.split(size), pictures.split(size), found.split(size)):
+    if not len(pictures):
+        return pictures
+    size = max(1, _BLOCK // math.prod(pictures.shape[1:]))
+    found = []
+    for part, given in zip(matrix.split(size), pictures.split(size)):
         grid = functional.affine_grid(part, list(given.shape), align_corners=False)
-        out.copy_(functional.grid_sample(given - fill, grid, mode="bilinear", align_corners=False)).add_(fill)
-    return found
+        found.append(functional.grid_sample(given - fill, grid, mode="bilinear", align_corners=False).add(fill))
+    return torch.cat(found)
 
 
 def _factors(scale: Any) -> tuple[float, float]:

@@ -106,9 +106,9 @@ class LatticeMachine(nn.Module):
     def forward(self, x: Tensor, state: State | None = None, *, record: tuple[str, ...] = ()) -> Output:
         """Predict for a batch; pass the returned state back in to carry a stream on."""
         trajectory = self.run(self.inputs(x), state, record=record)
-        return Output(self.readout(self._seen(trajectory)), trajectory, trajectory.state)
+        return Output(self.readout(self.seen(trajectory)), trajectory, trajectory.state)
 
-    def _seen(self, trajectory: Trajectory) -> Tensor:
+    def seen(self, trajectory: Trajectory) -> Tensor:
         """What the readout gets: the activity or, with halting, T p_t times it."""
         activity, halting = trajectory.activity, trajectory.halting
         if halting is None:

@@ -327,3 +327,11 @@ def test_the_command_line_knows_it(refused, lmn):
 def test_the_library_loads_no_torchvision():
     code = "import sys, lmn_graph, lmn_graph.augment; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent).returncode == 0
+
+
+def test_affine_maps_take_no_pictures_and_pictures_that_want_a_gradient():
+    none = torch.zeros(0)
+    assert affine(torch.zeros(0, 1, 4, 4), none, (none, none), none, (none, none)).shape == (0, 1, 4, 4)
+    pictures = torch.rand(2, 1, 6, 6, dtype=torch.float64, requires_grad=True)
+    zero, one = torch.zeros(2), torch.ones(2)
+    assert torch.autograd.gradcheck(lambda x: affine(x, zero + 20, (zero + 1, zero), one, (zero, zero), 0.5), (pictures,))

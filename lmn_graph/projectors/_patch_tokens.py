@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lmn_graph._reset import reset_parts
 from lmn_graph.patches import patchify
 from topologies import _checks
 
@@ -135,10 +136,7 @@ class PatchEncoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
-        for part in self.modules():
-            reset = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))  # torch's attention has the latter
-            if part is not self and callable(reset):
-                reset()
+        reset_parts(self)
         self._draw()
 
     def _draw(self) -> None:

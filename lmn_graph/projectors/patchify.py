@@ -62,6 +62,7 @@ class Patchify(Projector):
         self.patches = PatchGrid(self.in_shape, patch)
         self.gain = _checks.number("gain", gain, above=0)
         shape = lattice_shape(topology) if self.input_index is None else None
+        self.in_order = shape is None or len(shape) == 1  # patches follow each other; else they lie in rows and columns
         self.nodes: GroupedFactors | None = None
         if shape is None:
             self.parts: tuple[int, int] = (1, min(self.patches.count, self.num_driven))
@@ -102,7 +103,7 @@ class Patchify(Projector):
         if rows * columns == self.patches.count:
             return tokens
         planes = tokens.transpose(1, 2)
-        if 1 in self.parts:
+        if self.in_order:
             return functional.adaptive_avg_pool1d(planes, rows * columns).transpose(1, 2)
         grid = planes.unflatten(2, (self.patches.rows, self.patches.columns))
         return functional.adaptive_avg_pool2d(grid, self.parts).flatten(2).transpose(1, 2)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph._reset import reset_parts
 from lmn_graph.ports import ports_of
 from lmn_graph.registry import Registry
 from topologies import _checks
@@ -68,10 +69,7 @@ class Readout(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the parameters of all parts anew; a readout with parameters of its own draws these after."""
-        for part in self.modules():
-            reset = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))  # torch's attention has the latter
-            if part is not self and callable(reset):
-                reset()
+        reset_parts(self)
 
     @abstractmethod
     def read(self, activity: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def class_attention(path: str | Path, machine: LatticeMachine, x: Tensor, classe
     if not 1 <= len(classes) <= MAPS:
         raise ValueError(f"classes must name 1 to {MAPS} classes, got {len(classes)}")
     with evaluating(machine):
-        share = readout.attention(machine(x).trajectory.activity, list(classes)).mean(0).cpu()  # [classes, steps, cells]
+        share = readout.attention(machine.seen(machine(x).trajectory), list(classes)).mean(0).cpu()  # [classes, steps, cells]
     where, when = share.sum(1), share.sum(2)
     count, limits = len(classes), (0.0, float(where.max()) * where.size(1))
     with new_figure(path, 2, count, (2.3 * count + 0.8, 4.0), height_ratios=(2, 1)) as (figure, axes):

@@ -40,7 +40,7 @@ def new_figure(
     path: str | Path, rows: int, columns: int, size: tuple[float, float], *, projection: str | None = None, **grid: Any
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure that pyplot does not know: nothing of the caller's plotting is touched. The file is replaced whole."""
-    from lmn_graph.training.files import replacing
+    from lmn_graph._files import replacing
 
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -275,8 +275,8 @@ def _located(projector: Config, smoke: bool) -> Config:
     if smoke and "cache" in projector:
         projector = {**projector, "cache": None}
     names = [name for name in PROJECTORS[projector["name"]].paths if isinstance(projector.get(name), str)]
-    words = {"default"}  # weights that are no file
-    return {**projector, **{name: str(Path(projector[name]).expanduser().resolve()) for name in names if projector[name] not in words}}
+    names = [name for name in names if (name, projector[name]) != ("weights", "default")]  # torchvision's own are no file
+    return {**projector, **{name: str(Path(projector[name]).expanduser().resolve()) for name in names}}
 
 
 def _check_free(folder: Path) -> None:

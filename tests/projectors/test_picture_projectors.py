@@ -122,6 +122,25 @@ def test_no_patch_is_lost_on_a_small_lattice(sides, normal):
     assert bool((picture.grad != 0).all())
 
 
+@pytest.mark.parametrize("sides", [(1, 4), (4, 1), (1, 4, 2), (2, 3)])
+def test_rows_and_columns_of_patches_keep_their_axes(sides, normal):
+    """Also where there is one part along an axis: torch's pooling of the grid of patches, then one map for all."""
+    projector = Patchify((8, 6), topologies.grid(sides, len(sides)), patch=2).double()
+    picture = normal(2, 8, 6)
+    made = patchify(picture, 2).flatten(3) @ projector.embedding.weight.T  # [B, 4, 3, slots]
+    rows, columns = min(4, sides[0]), min(3, sides[1])
+    pooled = functional.adaptive_avg_pool2d(made.permute(0, 3, 1, 2), (rows, columns)).permute(0, 2, 3, 1)
+    drive = projector(picture).view(2, *sides[:2], -1)
+    seen = torch.zeros(rows, columns, dtype=torch.long)
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            u, v = i * rows // sides[0], j * columns // sides[1]
+            layers = drive.size(-1)
+            part = pooled[:, u, v, seen[u, v] : seen[u, v] + layers]
+            seen[u, v] += layers
+            torch.testing.assert_close(drive[:, i, j], part)
+
+
 def test_patches_are_views_of_the_picture(lattice):
     """Nothing is copied to cut a picture whose sides fit."""
     projector = Patchify((3, 8, 8), lattice, patch=4)
@@ -228,3 +247,17 @@ def test_gradients_are_those_of_differences(name, channels, normal):
 def test_a_bad_argument_is_named(name, in_shape, options, message, lattice):
     with pytest.raises(ValueError, match=message):
         PROJECTORS[name](in_shape, lattice, **options)
+
+
+@pytest.mark.parametrize("name", ["ConcatenatedQuery", "ViT"])
+def test_what_is_drawn_anew_is_as_in_a_new_one(name, lattice):
+    """Zeros where a new one has zeros, other numbers where it has random ones."""
+    torch.manual_seed(0)
+    new = PATCHED[name]((8, 8), lattice, patch=4, **SMALL[name])
+    used = PATCHED[name]((8, 8), lattice, patch=4, **SMALL[name])
+    for parameter in used.parameters():
+        torch.nn.init.constant_(parameter, 5.0)
+    used.reset_parameters()
+    for (key, one), two in zip(new.named_parameters(), used.parameters()):
+        assert bool((one == 0).all()) == bool((two == 0).all()), key
+        assert not bool((two == 5).any()), key
