@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        return _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return _dispatch(arguments)
     except KeyboardInterrupt:
         print("lmn: interrupted", file=sys.stderr)
         return 130
@@ -138,6 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("lmn: error: not enough memory for a network of this size: use smaller options", file=sys.stderr)
         return 2
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    """A warning on one line, without the source that it comes from."""
+    print(f"lmn: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -291,8 +298,9 @@ def _preprocess(known: argparse.Namespace, rest: list[str]) -> int:
         print("lmn: interrupted; go on with the same command", file=sys.stderr)
         return 130
     made = [shard for of in record.shards.values() for shard in of.values()]
-    size = sum(shard.size for shard in made) / 1e6
-    print(f"{record.name}: {sum(shard.rows for shard in made):,} pictures in {len(made)} shards of {size:,.1f} MB together")
+    size = sum(shard.size for shard in made)
+    text = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+    print(f"{record.name}: {sum(shard.rows for shard in made):,} pictures in {len(made)} shards of {text} together")
     print(f"lmn train --data {shlex.quote(str(folder))} reads them")
     return 0
 

@@ -25,7 +25,7 @@ def test_from_pictures_to_a_prediction(tmp_path, lmn):
         "preprocess", photos, "--out", out, "--patch", "4", "--shard-size", "9", "--size", "10", "--mode", "RGB", "--verify"
     )
     assert (code, error) == (0, "")
-    assert text == f"pictures: 40 pictures in 6 shards of 0.0 MB together\nlmn train --data '{out}' reads them\n"
+    assert text == f"pictures: 40 pictures in 6 shards of 18.7 kB together\nlmn train --data '{out}' reads them\n"
     held = data.load(photos, size=10, mode="RGB")
     splits = data.load(out)
     assert splits.in_shape == (3, 3, 3, 4, 4)
@@ -122,7 +122,7 @@ def test_checking_a_folder(tmp_path, lmn, refused):
     assert lmn(*arguments)[0] == 0
     assert lmn("preprocess", out, "--verify")[:2] == (
         0,
-        f"pictures: 40 pictures in 6 shards of 0.0 MB together\nlmn train --data {out} reads them\n",
+        f"pictures: 40 pictures in 6 shards of 18.7 kB together\nlmn train --data {out} reads them\n",
     )
     path = out / "test-00000.safetensors"
     held = path.read_bytes()

@@ -19,13 +19,15 @@ class PatchGrid(nn.Module):
 
     Args:
         in_shape: (height, width), grey; (C, height, width); or (rows, columns, C, p, p), pictures that are cut already.
-        patch: side p of a patch in pixels, at most the shorter side of the picture; without effect on pictures that are cut already.
+        patch: side p of a patch in pixels; a picture that is smaller is one patch along that side. None: ``default``, or the side of
+            pictures that are cut already.
+        default: for ``patch``.
 
     Raises:
-        ValueError: if ``in_shape`` is none of these or ``patch`` is out of range.
+        ValueError: if ``in_shape`` is none of these, or ``patch`` is out of range or not that of pictures that are cut already.
     """
 
-    def __init__(self, in_shape: Sequence[int], patch: int) -> None:
+    def __init__(self, in_shape: Sequence[int], patch: int | None, default: int = 8) -> None:
         super().__init__()
         sides = tuple(in_shape)
         if len(sides) not in (2, 3, 5) or (len(sides) == 5 and sides[3] != sides[4]):
@@ -33,10 +35,14 @@ class PatchGrid(nn.Module):
                 f"in_shape must be (height, width), (C, height, width) or, for pictures that are cut, (rows, columns, C, p, p), got {sides}"
             )
         self.cut = len(sides) == 5
+        if patch is not None:
+            patch = _checks.integer("patch", patch, minimum=1)
         if self.cut:
+            if patch not in (None, sides[3]):
+                raise ValueError(f"patch must be that of the pictures, which are cut already, {sides[3]} or None; got {patch}")
             self.rows, self.columns, colours, self.patch = sides[0], sides[1], sides[2], sides[3]
         else:
-            self.patch = min(_checks.integer("patch", patch, minimum=1), *sides[-2:])
+            self.patch = min(default if patch is None else patch, *sides[-2:])
             self.rows, self.columns = (-(-side // self.patch) for side in sides[-2:])
             colours = 1 if len(sides) == 2 else sides[0]
         self.count, self.features = self.rows * self.columns, colours * self.patch**2
@@ -75,7 +81,16 @@ class Stem(nn.Module):
 
 
 def patch_encoder(
-    in_shape: Sequence[int], learned: int, *, patch: int, stem: int, width: int, layers: int, heads: int, dropout: float
+    in_shape: Sequence[int],
+    learned: int,
+    *,
+    patch: int | None,
+    default: int,
+    stem: int,
+    width: int,
+    layers: int,
+    heads: int,
+    dropout: float,
 ) -> PatchEncoder:
     """The encoder of a projector; ``stem`` convolutions come first, and ``patch`` counts pixels of the picture all the same.
 
@@ -84,10 +99,11 @@ def patch_encoder(
     """
     stem = _checks.integer("stem", stem, minimum=0)
     if stem == 0:
-        return PatchEncoder(PatchGrid(in_shape, patch), learned, width=width, layers=layers, heads=heads, dropout=dropout)
+        return PatchEncoder(PatchGrid(in_shape, patch, default), learned, width=width, layers=layers, heads=heads, dropout=dropout)
     if len(in_shape) not in (2, 3):
         raise ValueError(f"in_shape must be (height, width) or (C, height, width) where there is a stem, got {tuple(in_shape)}")
-    if _checks.integer("patch", patch, minimum=1) % 2**stem:
+    patch = _checks.integer("patch", default if patch is None else patch, minimum=1)
+    if patch % 2**stem:
         raise ValueError(f"patch must be a multiple of {2**stem}, since {stem} convolutions halve the picture each, got {patch}")
     first = Stem(in_shape, stem, _checks.integer("width", width, minimum=1))
     grid = PatchGrid(first.out_shape, patch // 2**stem)

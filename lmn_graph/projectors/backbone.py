@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -247,9 +248,16 @@ def _read(model: str, weights: str, head: str) -> dict[str, Tensor]:
         elif path.suffix.lower() == ".safetensors":
             found = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"weights {weights!r} of {model} cannot be read: {_one_line(error)}") from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's advice about files that it refuses
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"weights {weights!r} of {model} cannot be read: the file is damaged or holds more than tensors, of which nothing is loaded"
+        ) from None
+    except (OSError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
+        hint = "; torchvision's file can be given by its path instead" if weights == "default" else ""
+        raise ValueError(f"weights {weights!r} of {model} cannot be read: {_one_line(error)}{hint}") from None
     if not isinstance(found, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise ValueError(f"weights {weights!r} must hold a state_dict, names and tensors and nothing else")
     # Files of DenseNets have the names that torchvision gave to parts of a layer before version 0.3.

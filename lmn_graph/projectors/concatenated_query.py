@@ -27,7 +27,8 @@ class ConcatenatedQuery(Projector):
         channels: None for scalar cells, else C.
         ports: drive the topology's input ports only, where it has them.
         queries: M >= 1; as many as there are driven nodes if these are fewer.
-        patch: side of a patch in pixels; a last one that is not full is filled up with zeros.
+        patch: side of a patch in pixels; a last one that is not full is filled up with zeros. None: 8, or that of pictures that are cut
+            already, of which it must not be another.
         stem: 3 × 3 convolutions before the picture is cut, each halving it; ``patch`` must be a multiple of 2 to that power.
         width: features of a token.
         layers: transformer layers, >= 1.
@@ -49,7 +50,7 @@ class ConcatenatedQuery(Projector):
         channels: int | None = None,
         ports: bool = True,
         queries: int = 8,
-        patch: int = 8,
+        patch: int | None = None,
         stem: int = 0,
         width: int = 64,
         layers: int = 2,
@@ -60,7 +61,7 @@ class ConcatenatedQuery(Projector):
         self.queries = min(_checks.integer("queries", queries, minimum=1), self.num_driven)
         layers = _checks.integer("layers", layers, minimum=1)
         self.encoder = patch_encoder(
-            self.in_shape, self.queries, patch=patch, stem=stem, width=width, layers=layers, heads=heads, dropout=dropout
+            self.in_shape, self.queries, patch=patch, default=8, stem=stem, width=width, layers=layers, heads=heads, dropout=dropout
         )
         self.nodes = GroupedFactors(self.queries, width, self.num_driven, self.channels)
 

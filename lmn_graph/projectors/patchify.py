@@ -35,7 +35,8 @@ class Patchify(Projector):
         topology: the graph to drive.
         channels: None for scalar cells, else C.
         ports: drive the topology's input ports only, where it has them.
-        patch: side of a patch in pixels; a last one that is not full is filled up with zeros.
+        patch: side of a patch in pixels; a last one that is not full is filled up with zeros. None: 8, or that of pictures that are cut
+            already, of which it must not be another.
         width: features of E where nodes have factors.
         gain: scale of the initial E, > 0.
 
@@ -54,7 +55,7 @@ class Patchify(Projector):
         *,
         channels: int | None = None,
         ports: bool = True,
-        patch: int = 8,
+        patch: int | None = None,
         width: int = 32,
         gain: float = 1.0,
     ) -> None:

@@ -21,7 +21,8 @@ class ViT(Projector):
         topology: the graph to drive.
         channels: None for scalar cells, else C.
         ports: drive the topology's input ports only, where it has them.
-        patch: side of a patch in pixels; a last one that is not full is filled up with zeros.
+        patch: side of a patch in pixels; a last one that is not full is filled up with zeros. None: 7, or that of pictures that are cut
+            already, of which it must not be another.
         stem: 3 × 3 convolutions before the picture is cut, each halving it; ``patch`` must be a multiple of 2 to that power.
         width: features of a token.
         layers: transformer layers, >= 0.
@@ -45,7 +46,7 @@ class ViT(Projector):
         *,
         channels: int | None = None,
         ports: bool = True,
-        patch: int = 7,
+        patch: int | None = None,
         stem: int = 0,
         width: int = 64,
         layers: int = 2,
@@ -55,7 +56,8 @@ class ViT(Projector):
         rank: int = 16,
     ) -> None:
         super().__init__(in_shape, topology, channels=channels, ports=ports)
-        self.encoder = patch_encoder(self.in_shape, 1, patch=patch, stem=stem, width=width, layers=layers, heads=heads, dropout=dropout)
+        shape, sizes = self.in_shape, {"width": width, "layers": layers, "heads": heads}
+        self.encoder = patch_encoder(shape, 1, patch=patch, default=7, stem=stem, dropout=dropout, **sizes)
         self.head = make_head(head, width, topology, rank=rank, channels=channels, ports=ports)
 
     def reset_parameters(self) -> None:

@@ -148,10 +148,11 @@ def test_patches_are_views_of_the_picture(lattice):
     assert patchify(x, projector.patches.patch).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
+@pytest.mark.parametrize("patch", [None, 4])
 @pytest.mark.parametrize("name", PATCHED)
-def test_pictures_that_are_cut_already_give_the_same_drive(name, lattice, pictures):
+def test_pictures_that_are_cut_already_give_the_same_drive(name, patch, lattice, pictures):
     whole = PATCHED[name]((3, 9, 10), lattice, patch=4, **SMALL[name]).double()
-    cut = PATCHED[name](patchify(pictures, 4).shape[1:], lattice, patch=1, **SMALL[name]).double()
+    cut = PATCHED[name](patchify(pictures, 4).shape[1:], lattice, patch=patch, **SMALL[name]).double()
     cut.load_state_dict(whole.state_dict())
     torch.testing.assert_close(cut(patchify(pictures, 4)), whole(pictures), rtol=0, atol=1e-12)
 
@@ -228,6 +229,7 @@ def test_gradients_are_those_of_differences(name, channels, normal):
             for name in ("ViT", "ConcatenatedQuery")
         ),
         ("ViT", (2, 2, 1, 4, 4), {"stem": 1, "patch": 4}, "where there is a stem, got"),
+        *((name, (2, 2, 1, 4, 4), {"patch": 2}, "patch must be that of the pictures, which are cut already, 4 or") for name in PATCHED),
         ("ViT", (8, 8), {"stem": -1}, "stem must be an integer >= 0, got -1"),
         ("VoxelCNN", (5,), {}, r"in_shape must be \(height, width\) or \(C, height, width\), got \(5,\)"),
         ("VoxelCNN", (8, 8), {"layers": 0}, "layers must be an integer >= 1, got 0"),
