@@ -8,8 +8,8 @@
 ``--mnist`` holds MNIST/raw, ``--emoji`` two domains and their lists as DomainNet has them; ``--weights`` are torchvision's of MobileNetV2.
 Seed s draws validation rows, initial weights and the order of the batches. The lattice trains on the training rows and keeps the epoch
 with the best validation loss. The convolutional network has the same training rows, epochs, batches, augmentation and rule for which
-epoch is kept; the perceptron, with about as many parameters as the lattice or 64 hidden units, and the regressions are fitted on training and
-validation rows together. All are scored once, on the same test rows. Times are CPU seconds of all threads; ``--threads`` are torch's.
+epoch is kept; the perceptron, of about as many parameters as the lattice or 64 hidden units, and the regressions are fitted on training
+and validation rows together. All are scored once, on the same test rows. Times are CPU seconds of all threads; ``--threads`` are torch's.
 """
 
 from __future__ import annotations
