@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -27,7 +32,43 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def holding(folder: Path, work: str) -> Iterator[None]:
+    """One process alone is at work in a folder. What is held is free again when the process ends, however it does.
+
+    Where there is no ``flock`` nothing is held; the files of another process are safe there, since those that are open cannot be removed.
+
+    Raises:
+        ValueError: if another one is at work there, called ``work``, or if the folder cannot be read.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"another {work} is at work in {folder}") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole; it is on the disk when it takes its place."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())

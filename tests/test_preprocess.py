@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import TINY, Stable, pictures
+from tiny_runs import Stable, pictures
 
 from lmn_graph import data
 from lmn_graph.patches import patchify
+
+SHORT = (
+    *("--topology.L", "4", "--topology.dim", "2", "--machine.steps", "3", "--criticality", "none"),
+    *("--trainer.epochs", "1", "--trainer.batch_size", "16"),
+)
 
 
 def content(folder):
@@ -30,7 +35,7 @@ def test_from_pictures_to_a_prediction(tmp_path, lmn):
     splits = data.load(out)
     assert splits.in_shape == (3, 3, 3, 4, 4)
     assert torch.equal(splits.train.x[:], patchify(held.train.x, 4))
-    assert lmn("train", "soc-lattice", "--data", out, *TINY, "--quiet", "--out", tmp_path / "run")[0] == 0
+    assert lmn("train", "soc-lattice", "--data", out, *SHORT, "--quiet", "--out", tmp_path / "run")[0] == 0
     new = tmp_path / "new.png"
     Image.fromarray(np.random.default_rng(9).integers(170, 250, (30, 40), dtype=np.uint8)).save(new)
     code, text, _ = lmn("predict", tmp_path / "run", new)
@@ -48,7 +53,7 @@ def test_pictures_of_patches_and_options_of_the_data(tmp_path, lmn):
     assert torch.equal(data.load(out, form="pictures").test.x[:], held.test.x)
     assert len(held.test) == 20
     assert (
-        lmn("train", "soc-lattice", "--data", out, "--data.form", "pictures", *TINY, "--smoke", "--quiet", "--out", tmp_path / "run")[0]
+        lmn("train", "soc-lattice", "--data", out, "--data.form", "pictures", *SHORT, "--smoke", "--quiet", "--out", tmp_path / "run")[0]
         == 0
     )
 
@@ -89,6 +94,7 @@ def stable(tmp_path_factory):
     found.close()
 
 
+@pytest.mark.slow  # a process of its own imports everything
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_command_goes_on(kind, stable, tmp_path):
     """Killed, again and again, or stopped by Ctrl-C: the same command makes what is missing, and the folder is that of one undisturbed."""
@@ -96,18 +102,18 @@ def test_a_killed_command_goes_on(kind, stable, tmp_path):
     generator = np.random.default_rng(0)
     for name in ("a", "b"):
         (photos / name).mkdir(parents=True)
-        for number in range(150):
-            Image.fromarray(generator.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(photos / name / f"{number}.png")
-    arguments = ("preprocess", photos, "--size", "64", "--mode", "RGB", "--shard-size", "2", "--out")
+        for number in range(60):
+            Image.fromarray(generator.integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(photos / name / f"{number}.png")
+    arguments = ("preprocess", photos, "--size", "40", "--mode", "RGB", "--shard-size", "2", "--out")
     assert stable.run(*arguments, tmp_path / "alone")[0] == 0
     out = tmp_path / "out"
-    for count in (3, 40, 80):
+    for count in (3, 15, 30):
         stable.start(*arguments, out)
         code = stable.signal(kind, lambda count=count: len(list(out.glob("*.safetensors"))) >= count)
         assert code == (130 if kind == signal.SIGINT else -kind), stable.error.read_text()
         if kind == signal.SIGINT:
             assert stable.error.read_text() == "lmn: interrupted; go on with the same command\n"
-    times = {path.name: path.stat().st_mtime_ns for path in sorted(out.glob("*.safetensors"))[:79]}
+    times = {path.name: path.stat().st_mtime_ns for path in sorted(out.glob("*.safetensors"))[:29]}
     assert stable.run("train", "--data", out, "--quiet", "--out", tmp_path / "run")[0] == 2
     assert "is not finished" in stable.error.read_text()
     assert stable.run(*arguments, out)[0] == 0

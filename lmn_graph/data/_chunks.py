@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pickle
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmn_graph._warning import warn
 from topologies import _checks
 
 from ._pictures import PictureEncoder, find_pictures
 from ._preprocess import cut, write_shards
 from ._rows import files_digest
 from ._shards import SPLITS, ShardRecord
-from ._splitting import Rows as Drawn
-from ._splitting import check_trained, hold_out, split_rows
+from ._splitting import Drawn, check_trained, hold_out, split_rows
 from ._target import Target
 from .base import existing
 
@@ -31,6 +32,8 @@ INPUTS = ("patches", "images", "pictures", "data", "inputs", "x")
 LABELS = ("labels", "label", "targets", "target", "y")
 WORDS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 FORMS = "a mapping with images (or patches, pictures, data, inputs, x) and labels (or targets, y), or a pair of these"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 EXACT = 1e-3  # grey values: how far 255 x of a float32 that was one is from it at most
 
 
@@ -106,7 +109,8 @@ def import_chunks(
     names = [str(file.path.relative_to(folder)) for file in files]
     digest = hashlib.blake2b(f"{files_digest([file.path for file in files])} {names} {classes}".encode(), digest_size=16).hexdigest()
     record = ShardRecord(folder.name or str(folder), encoder, {"chunks": digest, "patch": patch, **drawing}, {}, False)
-    sources = {split: _Chunks(files, getattr(rows, split), encoder) for split in SPLITS}
+    load = functools.lru_cache(maxsize=1)(_load)  # one file that cannot be mapped has rows of several shards
+    sources = {split: _Chunks(files, getattr(rows, split), encoder, load) for split in SPLITS}
     return write_shards(Path(out), sources, record, shard_size=shard_size, verify=verify, progress=progress)
 
 
@@ -131,7 +135,8 @@ def _load(path: Path) -> tuple[Tensor, Tensor, bool]:
     mapped = True
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Validating sparse tensor")  # they are refused below
+            for kind in ("Validating sparse tensor", "The PyTorch API of nested tensors"):  # they are refused below
+                warnings.filterwarnings("ignore", message=kind)
             try:
                 content = torch.load(path, mmap=True, **options)
             except RuntimeError:  # a file of torch before 1.6 cannot be mapped
@@ -155,22 +160,24 @@ def _parts(path: Path, content: Any) -> tuple[Tensor, Tensor]:
         held = f"a mapping with {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} must hold {FORMS}, got {held[:200]}")
     for part in found:
-        if part.layout != torch.strided or part.is_quantized or part.untyped_storage().nbytes() < part.numel() * part.element_size():
-            raise ValueError(f"{path} must hold plain, whole tensors, got one of {part.layout}, {part.dtype}, {list(part.shape)}")
+        plain = part.layout == torch.strided and part.device.type == "cpu" and not (part.is_nested or part.is_quantized)
+        if not plain or part.untyped_storage().nbytes() < part.numel() * part.element_size():
+            shape = "nested" if part.is_nested else f"{list(part.shape)}"
+            raise ValueError(f"{path} must hold plain, whole tensors, got one of {part.layout}, {part.dtype}, {shape} on {part.device}")
     return found[0].detach(), found[1].detach()
 
 
 def _open(path: Path, split: str) -> _File:
     x, labels, mapped = _load(path)
-    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.dim() != 1 or labels.dtype not in WHOLE:
         raise ValueError(f"{path}: labels must be whole numbers [n], got {labels.dtype} {list(labels.shape)}")
     if x.dim() == 0 or len(x) != len(labels) or len(x) == 0:
         raise ValueError(f"{path}: inputs must have as many rows as labels, at least one, got {list(x.shape)} and {len(labels)} labels")
     numbers = labels.to(torch.int64).numpy().copy()
     if numbers.min() < 0:
         raise ValueError(f"{path}: labels must be >= 0, got {numbers.min()}")
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise ValueError(f"{path}: inputs must be uint8 or floating-point numbers in [0, 1], got {x.dtype}")
+    if x.dtype != torch.uint8 and x.dtype not in FLOATS:
+        raise ValueError(f"{path}: inputs must be uint8, or float16, bfloat16, float32 or float64 in [0, 1], got {x.dtype}")
     shape = tuple(x.shape[1:])
     whole = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     if not (whole or (len(shape) == 5 and shape[2] in (1, 3) and shape[3] == shape[4])) or 0 in shape:
@@ -239,8 +246,8 @@ def _drawn(folder: Path, files: list[_File], labels: np.ndarray, classes: Sequen
 class _Chunks:
     """Rows of files, by their numbers over all of them."""
 
-    def __init__(self, files: list[_File], rows: np.ndarray, encoder: PictureEncoder) -> None:
-        self.files, self.rows, self.encoder = files, rows, encoder
+    def __init__(self, files: list[_File], rows: np.ndarray, encoder: PictureEncoder, load: Callable[[Path], tuple]) -> None:
+        self.files, self.rows, self.encoder, self.load = files, rows, encoder, load
         self.ends = np.cumsum([len(file.labels) for file in files])
 
     def __len__(self) -> int:
@@ -253,7 +260,7 @@ class _Chunks:
         for place in np.unique(places):
             file = self.files[place]
             rows = wanted[places == place] - (self.ends[place] - len(file.labels))
-            inputs = file.x if file.x is not None else _load(file.path)[0]
+            inputs = file.x if file.x is not None else self.load(file.path)[0]
             x.append(_bytes(file.path, inputs[torch.from_numpy(rows)], rows))
             y.append(file.labels[rows])
         found = np.concatenate(x)
@@ -273,5 +280,5 @@ def _bytes(path: Path, x: Tensor, rows: np.ndarray) -> np.ndarray:
     scaled = x.to(torch.float32) * 255
     found = scaled.round()
     if (scaled - found).abs().max() > max(EXACT, 255 * torch.finfo(x.dtype).eps):
-        warnings.warn(f"{path.parent}: inputs are no multiples of 1/255 and are rounded to the nearest", stacklevel=2)
+        warn(f"{path.parent}: inputs are no multiples of 1/255 and are rounded to the nearest")
     return found.to(torch.uint8).numpy()

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ._chunks import is_chunked
 from ._listing import Broken, Listed, Listing, check_reading, listed, read_listing
 from ._lists import names_in
 from ._pictures import find_pictures
@@ -113,15 +114,19 @@ def _subfolders(root: Path) -> list[str]:
     return names
 
 
+def _hint(root: Path) -> str:
+    return f"; lmn preprocess {root} --out DIR makes shards of .pt files, which --data DIR reads" if is_chunked(root) else ""
+
+
 def _labelled(root: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """(picture, class) of every picture, and the classes."""
     classes = _subfolders(root)
     if not classes:
-        raise ValueError(f"{root} has no class folders: expected one folder per class with pictures in it")
+        raise ValueError(f"{root} has no class folders: expected one folder per class with pictures in it{_hint(root)}")
     pictures = []
     for name in classes:
         inside = [(picture, name) for picture in find_pictures(root / name)]
         if not inside:
-            raise ValueError(f"{root / name} holds no pictures")
+            raise ValueError(f"{root / name} holds no pictures{_hint(root)}")
         pictures += inside
     return pictures, classes

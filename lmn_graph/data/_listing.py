@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-import warnings
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from lmn_graph._warning import warn
 from topologies import _checks
 from topologies._graph import refuse_without_memory
 
@@ -181,6 +183,18 @@ def read_listing(listing: Listing, *, size: int, mode: str, broken: Broken = "fa
     return Splits(name, train, validation, test, encoder)
 
 
+def read_first(listing: Listing, count: int, *, size: int, mode: str, broken: Broken = "fatal", memory: bool = True) -> Splits:
+    """``read_listing`` of the first pictures of every split, for "skip" the first that can be read; the classes stay what they are."""
+
+    def first(part: Listed) -> Listed:
+        rows = range(len(part.paths))
+        whole = rows if broken == "fatal" else (row for row in rows if not decode([part.paths[row]], (size, size), mode, skip=True)[2])
+        return part.at(np.fromiter(itertools.islice(whole, count), np.int64))
+
+    few = dataclasses.replace(listing, train=first(listing.train), validation=first(listing.validation), test=first(listing.test))
+    return read_listing(few, size=size, mode=mode, memory=memory)
+
+
 def _read_later(listing: Listing, size: tuple[int, int], mode: str, broken: Broken) -> Splits:
     parts, name = [listing.train, listing.validation, listing.test], listing.name
     if broken == "skip":
@@ -215,5 +229,5 @@ def left_out(listing: Listing, kept: Sequence[np.ndarray], errors: Sequence[str]
         count = int((listing.train.labels == gone[0]).sum())
         raise ValueError(f"{listing.name}: none of the {count} training picture(s) of class {name!r} can be read; the first: {errors[0]}")
     total = sum(len(part.paths) for part in parts)
-    warnings.warn(f"{listing.name}: {lost} of {total} pictures cannot be read and are left out; the first: {errors[0]}", stacklevel=4)
+    warn(f"{listing.name}: {lost} of {total} pictures cannot be read and are left out; the first: {errors[0]}")
     return f"{listing.name} ({lost} broken picture{'s' if lost > 1 else ''} left out)"

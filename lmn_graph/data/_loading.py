@@ -13,6 +13,7 @@ from lmn_graph.registry import did_you_mean
 from ._arff import TABLE_ENDINGS
 from ._arrays import arrays
 from ._folder import folder
+from ._listing import check_reading, read_first
 from ._series import series
 from ._shards import RECORD, shards
 from ._table import table
@@ -60,6 +61,18 @@ def load(spec: str | Path, **options: Any) -> Splits:
     """
     function, fixed = _checked(spec, options)
     return function(**fixed, **options)
+
+
+def load_pictures(spec: str | Path, count: int, **options: Any) -> Splits | None:
+    """The first ``count`` rows of every split of ``load(spec, **options)``, no other picture being decoded; None where it lists none."""
+    function, fixed = _checked(spec, options)
+    given = inspect.signature(function).bind(**fixed, **options)
+    given.apply_defaults()
+    reading = {name: value for name, value in given.arguments.items() if name in ("size", "mode", "broken", "memory")}
+    if not hasattr(function, "listing") or not {"size", "mode"} <= reading.keys():
+        return None
+    check_reading(**{"broken": "fatal", **reading})
+    return read_first(function.listing(**fixed, **options), count, **reading)
 
 
 def make_specimen(spec: str | Path, **options: Any) -> Splits | None:

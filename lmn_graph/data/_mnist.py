@@ -13,7 +13,7 @@ from topologies import _checks
 from . import _openml as openml
 from ._pictures import PictureEncoder
 from ._specimen import specimen
-from ._splitting import Rows, check_trained, hold_out
+from ._splitting import Drawn, check_trained, hold_out
 from ._target import Target
 from .base import DATASETS, MissingData, Split, Splits
 
@@ -95,7 +95,7 @@ def _published(name: str, root: str, download: bool, source: Source, train_size:
     train, validation = hold_out(np.arange(published), validation_size, generator, labels)
     if train_size is not None and train_size < len(train):
         _, train = hold_out(train, train_size, generator, labels)
-    rows = Rows(train, validation, np.arange(published, len(images)))
+    rows = Drawn(train, validation, np.arange(published, len(images)))
     encoder = _encoder(name)
     check_trained(labels, rows, encoder.target.classes or ())
     parts = [Split(torch.from_numpy(images[part]).float() / 255, torch.from_numpy(labels[part])) for part in rows]

@@ -161,7 +161,8 @@ class PictureEncoder(Encoder):
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> PictureEncoder:
-        height, width = fields["size"]
+        height, width = (_checks.integer("size", side, minimum=1) for side in fields["size"])
+        _checks.choice("mode", fields["mode"], MODES)
         patch = fields.get("patch")
         if patch is not None:
             _checks.integer("patch", patch, minimum=1)

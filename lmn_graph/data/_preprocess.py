@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from lmn_graph._files import replacing
+from lmn_graph._files import holding, write_bytes
 from lmn_graph.patches import patchify
 from topologies import _checks
 
 from ._listing import Broken, Listed, Listing, check_reading, left_out
 from ._pictures import PictureEncoder, decode
 from ._rows import files_digest
-from ._shards import RECORD, SPLITS, Shard, ShardRecord, is_intact, name_of, open_shard, read_record, stored_shape, verify_shards
+from ._shards import RECORD, SPLITS, Shard, ShardRecord, is_intact, name_of, open_shard, read_record, verify_shards
 
 
 class Source(Protocol):
@@ -67,7 +67,7 @@ def preprocess(
 
     Raises:
         ValueError: naming the argument, the picture that cannot be read, the folder if it holds something else, shards of other arguments
-            or pictures, or the file that cannot be written.
+            or pictures, the folder if another call is at work in it, or the file that cannot be written.
     """
     check_reading(size=size, mode=mode, broken=broken)
     if patch is not None:
@@ -77,10 +77,7 @@ def preprocess(
     made = {"size": size, "mode": mode, "patch": patch, "broken": broken, "pictures": _digest(listing)}
     record = ShardRecord(listing.name, encoder, made, {}, False)
     sources = {split: _Pictures(part, encoder, broken) for split, part in parts.items()}
-
-    def name(kept: list[np.ndarray], errors: list[str]) -> str:
-        return left_out(listing, kept, errors)
-
+    name = functools.partial(left_out, listing)
     return write_shards(Path(out), sources, record, shard_size=shard_size, name=name, verify=verify, progress=progress)
 
 
@@ -136,25 +133,29 @@ def write_shards(
     _checks.flag("verify", verify)
     record.made["shard_size"] = shard_size
     out = out.expanduser()
-    begun = _begun(out, record)
-    plan = [(split, i, start) for split in SPLITS for i, start in enumerate(range(0, len(sources[split]), shard_size))]
-    shards = {split: {i: begun[split][i] for _, i, _ in plan if i in begun[split]} for split in SPLITS}
-    record = ShardRecord(record.name, record.encoder, record.made, shards, False)
-    with _Bar(sum(map(len, sources.values())), progress) as bar:
-        _write(out, sources, record, [step for step in plan if not _kept(out, record, *step[:2], bar)], shard_size, bar)
-        labels = [np.concatenate([open_shard(out, record, split, i)[1].numpy() for i in shards[split]]) for split in SPLITS]
-        errors = [shard.error for split in SPLITS for shard in shards[split].values() if shard.error]
-        ShardRecord(name(labels, errors) if name else record.name, record.encoder, record.made, shards, True).write(out)
-        if verify:
-            bar.again("checking")
-            verify_shards(out, bar.update)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out {str(out)!r} cannot be made or written: {error.strerror}") from error
+    with holding(out, "lmn preprocess"):
+        begun = _begun(out, record)
+        plan = [(split, i, start) for split in SPLITS for i, start in enumerate(range(0, len(sources[split]), shard_size))]
+        shards = {split: {i: begun[split][i] for _, i, _ in plan if i in begun[split]} for split in SPLITS}
+        record = ShardRecord(record.name, record.encoder, record.made, shards, False)
+        with _Bar(sum(map(len, sources.values())), progress) as bar:
+            _write(out, sources, record, [step for step in plan if not _kept(out, record, *step[:2], bar)], shard_size, bar)
+            labels = [np.concatenate([open_shard(out, record, split, i)[1].numpy() for i in shards[split]]) for split in SPLITS]
+            errors = [shard.error for split in SPLITS for shard in shards[split].values() if shard.error]
+            ShardRecord(name(labels, errors) if name else record.name, record.encoder, record.made, shards, True).write(out)
+            if verify:
+                bar.again("checking")
+                verify_shards(out, bar.update)
     return out
 
 
 def _begun(out: Path, record: ShardRecord) -> dict[str, dict[int, Shard]]:
     """The shards of an earlier call with the same arguments, by split and number; an empty folder has none."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
         parts = set(out.glob(".*.part"))  # what killed processes left
         empty = set(out.iterdir()) == parts
         if empty or (out / RECORD).is_file():
@@ -186,7 +187,7 @@ def _kept(out: Path, record: ShardRecord, split: str, number: int, bar: _Bar) ->
 def _write(
     out: Path, sources: Mapping[str, Source], record: ShardRecord, plan: list[tuple[str, int, int]], shard_size: int, bar: _Bar
 ) -> None:
-    shape = stored_shape(record.encoder)
+    shape = record.encoder.in_shape
     needed = math.prod(shape) * sum(min(shard_size, len(sources[split]) - start) for split, _, start in plan)
     if needed > (free := shutil.disk_usage(out).free):
         raise ValueError(f"out {str(out)!r} would take {needed / 2**30:.1f} GiB more, of which {free / 2**30:.1f} GiB are free there")
@@ -199,10 +200,7 @@ def _write(
         record.shards[split][number] = shard
         path = out / name_of(split, number)
         try:
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_bytes(path, content)
             record.write(out)
         except OSError as failure:
             kept = "shards that are whole are kept: the same again goes on"

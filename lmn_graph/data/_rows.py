@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmn_graph.patches import patchify, unpatchify
+from lmn_graph.patches import unpatchify
 
 from ._pictures import PictureEncoder, read_pictures
 from .base import Rows
@@ -52,7 +52,7 @@ def files_digest(paths: Sequence[str | Path]) -> str:
             state = os.stat(path)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-        found.update(f"{os.fspath(path)[common:]}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        found.update(os.fsencode(os.fspath(path)[common:]) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return found.hexdigest()
 
 
@@ -60,7 +60,7 @@ class ByteRows(Rows):
     """Grey values 0 … 255 in arrays one after the other, as x = values / 255 of the shape that an encoder says.
 
     Args:
-        arrays: uint8 [n_i, …], pictures or patches as ``PictureEncoder.in_shape`` has them, all of one shape; mostly maps of files.
+        arrays: uint8 [n_i, …], all of one shape: rows as the encoder says, or the patches of its whole pictures; mostly maps of files.
         encoder: what x is.
         key: what the fingerprint goes by.
     """
@@ -82,11 +82,8 @@ class ByteRows(Rows):
     def _shaped(self, x: Tensor) -> Tensor:
         if x.shape[1:] == self.shape[1:]:
             return x
-        if x.dim() == 6:
-            x = unpatchify(x, *self._encoder.size)
-            return x.contiguous() if self._encoder.mode == "RGB" else x.squeeze(1).contiguous()
-        assert self._encoder.patch is not None
-        return patchify(x, self._encoder.patch).contiguous()
+        x = unpatchify(x, *self._encoder.size)
+        return x.contiguous() if self._encoder.mode == "RGB" else x.squeeze(1).contiguous()
 
     def fingerprint(self) -> str:
         """Of the key and the shape."""

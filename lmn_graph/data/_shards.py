@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lmn_graph._files import write_text
+from lmn_graph._files import write_bytes
 from topologies import _checks
 from topologies._graph import refuse_without_memory
 
@@ -72,7 +72,8 @@ class ShardRecord:
             split: [{"name": name_of(split, i), **dataclasses.asdict(of[i])} for i in sorted(of)] for split, of in self.shards.items()
         }
         text = {"format": FORMAT, "name": self.name, "complete": self.complete, "encoder": self.encoder.to_dict(), "made": self.made}
-        write_text(folder / RECORD, json.dumps({**text, "splits": listed}, indent=1, ensure_ascii=False))
+        content = json.dumps({**text, "splits": listed}, indent=1, ensure_ascii=False)
+        write_bytes(folder / RECORD, content.encode(errors="backslashreplace"))  # bytes of file names that are no text: as JSON has them
 
 
 def name_of(split: str, number: int) -> str:
@@ -98,12 +99,21 @@ def read_record(folder: Path) -> ShardRecord:
             raise ValueError("name, made and complete must be a text, a mapping, and true or false")
         if set(found["splits"]) != set(SPLITS):
             raise ValueError(f"splits must be {', '.join(SPLITS)}, got {', '.join(found['splits'])}")
-        shards = {split: dict(_shard(split, each) for each in found["splits"][split]) for split in SPLITS}
+        shards = {split: _numbered(split, found["splits"][split]) for split in SPLITS}
     except FileNotFoundError:
         raise ValueError(f"{folder} is not a folder of shards: {RECORD} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); delete it, and the shards beside it, and make them again") from error
     return ShardRecord(found["name"], encoder, found["made"], shards, found["complete"])
+
+
+def _numbered(split: str, records: list[dict[str, Any]]) -> dict[int, Shard]:
+    shards: dict[int, Shard] = {}
+    for number, shard in (_shard(split, each) for each in records):
+        if number in shards:
+            raise ValueError(f"{name_of(split, number)} is listed twice")
+        shards[number] = shard
+    return shards
 
 
 def _shard(split: str, record: dict[str, Any]) -> tuple[int, Shard]:
@@ -150,16 +160,11 @@ def open_shard(folder: Path, record: ShardRecord, split: str, number: int, *, ve
         raise ValueError(f"{path} is missing; {AGAIN}") from None
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
-    for name, tensor, dtype, shape in (("x", x, torch.uint8, stored_shape(record.encoder)), ("y", y, torch.int64, ())):
+    for name, tensor, dtype, shape in (("x", x, torch.uint8, record.encoder.in_shape), ("y", y, torch.int64, ())):
         if tensor.dtype != dtype or tensor.shape != (shard.rows, *shape):
             expected = f"{dtype} {[shard.rows, *shape]} was expected"
             raise ValueError(f"{path} is damaged ({name} is {tensor.dtype} {list(tensor.shape)}, {expected}); {AGAIN}")
     return x.numpy(), y
-
-
-def stored_shape(encoder: PictureEncoder) -> tuple[int, ...]:
-    """Shape of a row in a shard."""
-    return encoder.in_shape
 
 
 def shards(

@@ -14,7 +14,7 @@ from topologies import _checks
 from ._target import Target, class_table, is_number
 
 
-class Rows(NamedTuple):
+class Drawn(NamedTuple):
     """Row numbers of each split, shuffled; no row is in two of them. ``test`` is empty where the test rows are given."""
 
     train: np.ndarray
@@ -104,7 +104,7 @@ def split_rows(
     test_fraction: float | None = None,
     labels: np.ndarray | None = None,
     classes: Sequence[str] = (),
-) -> Rows:
+) -> Drawn:
     """Split rows 0 … count − 1, class by class where labels are given.
 
     Args:
@@ -135,7 +135,7 @@ def split_rows(
         _checks.number("test_fraction", test_fraction, above=0, maximum=0.9)
         kept, test = hold_out(kept, _count(count, test_fraction, last + 1), generator, labels, last + 1)
     train, validation = hold_out(kept, _count(len(kept), validation_fraction, last), generator, labels, last)
-    return Rows(train, validation, test)
+    return Drawn(train, validation, test)
 
 
 def divide(
@@ -149,7 +149,7 @@ def divide(
     test_fraction: float,
     validation_fraction: float,
     seed: int,
-) -> tuple[Target, Tensor, Rows]:
+) -> tuple[Target, Tensor, Drawn]:
     """Split rows and fit the target on the training ones: (target, y of all rows, rows).
 
     Args:
@@ -180,7 +180,7 @@ def divide(
     return target, y, rows if fixed is None else rows._replace(test=np.arange(fixed, len(y)))
 
 
-def check_trained(labels: np.ndarray, rows: Rows, classes: Sequence[str]) -> None:
+def check_trained(labels: np.ndarray, rows: Drawn, classes: Sequence[str]) -> None:
     """Refuse splits whose validation or test rows are of a class that no training row has.
 
     Args:

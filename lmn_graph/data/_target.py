@@ -105,6 +105,8 @@ class Target:
     def from_fields(cls, fields: Mapping[str, Any]) -> Target:
         """Rebuild from ``dataclasses.asdict``, whose tuples JSON has turned into lists."""
         classes = fields["classes"]
+        if classes is not None and not (isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)):
+            raise ValueError(f"classes must be a list of names, got {classes!r}"[:200])
         log = fields.get("log", False)
         if not isinstance(log, bool):
             raise ValueError(f"log must be True or False, got {log!r}")

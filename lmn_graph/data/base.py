@@ -58,7 +58,8 @@ class Rows(ABC):
 
     @abstractmethod
     def take(self, rows: np.ndarray) -> Tensor:
-        """Rows float32 [m, *in_shape] of these numbers, int64 [m] in 0 … n − 1; called by several threads, also at the same time.
+        """Rows float32 [m, *in_shape] of these numbers, int64 [m] in 0 … n − 1; called by one thread at a time, not
+        always the same.
 
         Raises:
             ValueError: naming the file that cannot be read.

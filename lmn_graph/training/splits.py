@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmn_graph.data import DATASETS, MissingData, Split, Splits, make_specimen
+from lmn_graph.data._loading import load_pictures
 from lmn_graph.data.base import Rows, chunks
 from lmn_graph.training import build
 from lmn_graph.training.spelling import Config
@@ -48,10 +49,12 @@ def located(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _load(config: Config, smoke: bool) -> Splits:
     """The data; for a smoke run a few rows of them, or a specimen where the files of a dataset are not there."""
+    name, options = config["data"]["name"], {key: value for key, value in config["data"].items() if key != "name"}
     try:
-        splits = build.load_data(config)
+        pictures = load_pictures(name, SMOKE["samples"], **options) if smoke else None
+        splits = build.load_data(config) if pictures is None else pictures
     except MissingData:
-        made_up = make_specimen(config["data"]["name"], **{k: v for k, v in config["data"].items() if k != "name"}) if smoke else None
+        made_up = make_specimen(name, **options) if smoke else None
         if made_up is None:
             raise
         splits = made_up

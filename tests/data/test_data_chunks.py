@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from lmn_graph import data
+from lmn_graph.data import _chunks
 from lmn_graph.patches import patchify
 
 PARTS = ("train", "validation", "test")
@@ -144,8 +146,9 @@ def test_class_names(name: str, tmp_path: Path) -> None:
 def test_floats_that_are_no_grey_values_are_rounded_and_reported(tmp_path: Path) -> None:
     """To the nearest, at most half a grey value away."""
     x = torch.rand(60, 8, 6, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(UserWarning, match=r"old: inputs are no multiples of 1/255 and are rounded to the nearest"):
+    with pytest.warns(UserWarning, match=r"old: inputs are no multiples of 1/255 and are rounded to the nearest") as warned:
         out = data.import_chunks(write(tmp_path / "old", x), tmp_path / "out")
+    assert {warning.filename for warning in warned} == {__file__}
     found, expected = rows_of(data.load(out)), (x.double() * 255).round().div(255).float()
     assert torch.equal(found.flatten().sort().values, expected.flatten().sort().values)
 
@@ -161,6 +164,12 @@ class Quiet:
 
 def _bomb(x: torch.Tensor, y: torch.Tensor) -> object:
     return {"images": x[:1].expand(10**12, 8, 6), "labels": y[:1].expand(10**12)}
+
+
+def _nested(x: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are a prototype
+        return torch.nested.nested_tensor(list(x.float()), layout=torch.strided)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +189,11 @@ def _bomb(x: torch.Tensor, y: torch.Tensor) -> object:
         (lambda x, y: (x, y[:, None]), r"labels must be whole numbers \[n\], got torch\.int64 \[20, 1\]"),
         (lambda x, y: (x, y - 1), r"labels must be >= 0, got -1"),
         (lambda x, y: (x, y * 10**12), "labels must be class numbers from 0, got 2000000000000 among 20 rows"),
-        (lambda x, y: (x.short(), y), r"inputs must be uint8 or floating-point numbers in \[0, 1\], got torch\.int16"),
+        (lambda x, y: (x.short(), y), r"inputs must be uint8, or float16, .* in \[0, 1\], got torch\.int16"),
+        (lambda x, y: ((x / 255).to(torch.float8_e4m3fn), y), r"inputs must be uint8, or float16, .*, got torch\.float8_e4m3fn"),
+        (lambda x, y: (x.to("meta"), y), r"plain, whole tensors, got one of torch\.strided, torch\.uint8, \[20, 8, 6\] on meta"),
+        (lambda x, y: (x, y.to("meta")), r"plain, whole tensors, got one of torch\.strided, torch\.int64, \[20\] on meta"),
+        (lambda x, y: (_nested(x), y), r"plain, whole tensors, got one of torch\.strided, torch\.float32, nested on cpu"),
         (lambda x, y: (x.flatten(1), y), r"inputs must have shape \[n, height, width\], .*, got \[20, 48\]"),
         (lambda x, y: (x[:, None].expand(-1, 4, -1, -1).clone(), y), r"inputs must have shape .*, got \[20, 4, 8, 6\]"),
         (lambda x, y: (x.float(), y), r"row 0: inputs must be uint8 or lie in \[0, 1\], got \d+"),
@@ -221,6 +234,25 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         data.import_chunks(patches, tmp_path / "out", patch=4)
     with pytest.raises(ValueError, match=r"holds no \.pt or \.pth files"):
         data.import_chunks(tmp_path, tmp_path / "out")
+
+
+def test_a_file_that_cannot_be_mapped_is_loaded_once_for_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for every shard that has rows of it; and once when it is looked at first."""
+    loaded, load = [], _chunks._load
+    monkeypatch.setattr(_chunks, "_load", lambda path: loaded.append(path.name) or load(path))
+    old = write(tmp_path / "old", GREY, _use_new_zipfile_serialization=False)
+    data.import_chunks(old, tmp_path / "out", shard_size=2)
+    assert max(loaded.count(name) for name in loaded) == 4
+
+
+def test_training_on_chunks_says_what_to_do(tmp_path: Path) -> None:
+    """In the folder itself, and in folders of splits."""
+    old = write(tmp_path / "old", GREY)
+    for folder in (old, write(tmp_path / "apart" / "train", GREY).parent):
+        with pytest.raises(
+            ValueError, match=rf"no (class folders|pictures).*; lmn preprocess {folder} --out DIR makes shards of \.pt files"
+        ):
+            data.load(folder)
 
 
 def test_an_import_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -449,6 +449,7 @@ def test_real_pictures_as_imagefolder_finds_them(emoji_domains: Path) -> None:
         domain="twitter",
         leave_out="component",
         size=16,
+        memory=False,
     )
     assert splits.classes == [name for name in reference.classes if name != "component"]
     listed = (emoji_domains / "google_train.txt").read_text().splitlines()

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lmn_graph import data
-from lmn_graph.data import PictureEncoder, Rows, Split, Splits, Target
-from lmn_graph.data._rows import ByteRows, FileRows
+from lmn_graph.data import PictureEncoder, Rows, Split, Splits, Target, _listing
+from lmn_graph.data._rows import ByteRows, FileRows, files_digest
 from lmn_graph.data.base import chunks
 
 Pictures = Callable[..., None]
@@ -98,13 +98,14 @@ def test_splits_are_made_without_reading_a_row() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_pictures_from_their_files_are_those_in_memory(mode: str, emoji_folder: Path) -> None:
-    """Every split, bit for bit, in another order."""
-    held, read = (data.load(emoji_folder, size=9, mode=mode, memory=memory) for memory in (True, False))
+    """The first of every split, bit for bit, in another order."""
+    listing = data.folder.listing(emoji_folder)
+    held, read = (_listing.read_first(listing, 30, size=9, mode=mode, memory=memory) for memory in (True, False))
     assert read.describe() == held.describe()
     assert read.encoder == held.encoder
     for part in ("train", "validation", "test"):
         one, two = getattr(held, part), getattr(read, part)
-        order = torch.randperm(len(one), generator=torch.Generator().manual_seed(0))[:300]
+        order = torch.randperm(len(one), generator=torch.Generator().manual_seed(0))
         assert isinstance(two.x, FileRows)
         assert torch.equal(one.x[order], two.x[order])
         assert torch.equal(one.y, two.y)
@@ -114,10 +115,13 @@ def test_broken_pictures_are_skipped_or_named(tmp_path: Path, write_pictures: Pi
     """Skipped: the rows and the name that reading into memory gives. Fatal: an error when the batch asks."""
     write_pictures(tmp_path, ("cat", "dog"), 12)
     (tmp_path / "cat" / "1f003.png").write_bytes(b"nothing")
-    with pytest.warns(UserWarning, match=r"1 of 24 pictures cannot be read and are left out; the first: .*1f003\.png"):
+    with pytest.warns(UserWarning, match=r"1 of 24 pictures cannot be read and are left out; the first: .*1f003\.png") as first:
         held = data.load(tmp_path, size=4, broken="skip")
-    with pytest.warns(UserWarning, match=r"1 of 24 pictures cannot be read and are left out; the first: .*1f003\.png"):
+    with pytest.warns(UserWarning, match=r"1 of 24 pictures cannot be read and are left out; the first: .*1f003\.png") as second:
         read = data.load(tmp_path, size=4, broken="skip", memory=False)
+    with pytest.warns(UserWarning, match="1 of 24 pictures") as third:
+        data.folder(tmp_path, size=4, broken="skip")
+    assert {warning.filename for found in (first, second, third) for warning in found} == {__file__}
     assert read.name == held.name
     for part in ("train", "validation", "test"):
         assert torch.equal(getattr(held, part).x, getattr(read, part).x[:])
@@ -150,6 +154,13 @@ def test_the_fingerprint_is_that_of_the_files(tmp_path: Path, write_pictures: Pi
     paths[0].unlink()
     with pytest.raises(ValueError, match=r"1f000\.png cannot be read: No such file"):
         FileRows(paths, (4, 4), "L").fingerprint()
+
+
+def test_the_fingerprint_of_names_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are not UTF-8 are names of files too, and two of them are two."""
+    monkeypatch.setattr(os, "stat", lambda path: os.lstat(__file__))
+    one, other = (files_digest([tmp_path / name]) for name in ("caf\udce9.png", "caf\udce8.png"))
+    assert one != other
 
 
 def test_bytes_of_several_arrays_are_their_value_over_255() -> None:

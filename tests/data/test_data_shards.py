@@ -19,6 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from lmn_graph import data
 from lmn_graph.data import Encoder, _preprocess
+from lmn_graph.data._pictures import decode as decode_pictures
+from lmn_graph.data._shards import read_record
 from lmn_graph.patches import patchify
 from lmn_graph.training.splits import digest
 
@@ -257,7 +259,7 @@ def test_a_write_that_fails_leaves_whole_shards(photos: Path, tmp_path: Path, mo
     """A disk that is full after three shards: the path, nothing half written, and the same command goes on."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", Interrupt(os.fsync, 3, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        patch.setattr(os, "fsync", Interrupt(os.fsync, 6, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
         with pytest.raises(
             ValueError, match=r"train-00003\.safetensors cannot be written: No space left on device; .* the same again goes on"
         ):
@@ -265,6 +267,45 @@ def test_a_write_that_fails_leaves_whole_shards(photos: Path, tmp_path: Path, mo
     assert sorted(content(out)) == ["shards.json", "train-00000.safetensors", "train-00001.safetensors", "train-00002.safetensors"]
     make(photos, out)
     assert content(out) == content(make(photos, tmp_path / "alone"))
+
+
+def test_the_record_is_on_the_disk_as_the_shards_are(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it takes its place: what a crash of the machine leaves is whole."""
+    synced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), sync(handle)))
+    out = make(photos, tmp_path / "out", shard_size=30)
+    assert {path.stat().st_ino for path in out.iterdir()} <= synced
+
+
+def test_two_at_a_time_are_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second, while the first one decodes; the first goes on, and then the folder is free."""
+    out, decode = tmp_path / "out", _preprocess.decode
+
+    def second(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(_preprocess, "decode", decode)
+        (out / ".train-00000-1a2b3c4d.part").write_bytes(b"what the first has open")
+        with pytest.raises(ValueError, match=r"another lmn preprocess is at work in .*out"):
+            make(photos, out)
+        assert (out / ".train-00000-1a2b3c4d.part").exists()
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(_preprocess, "decode", second)
+    make(photos, out)
+    make(photos, out)
+    assert content(out) == content(make(photos, tmp_path / "alone"))
+
+
+def test_names_that_are_no_text(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record keeps what cannot be read, also where its name is not UTF-8."""
+
+    def without_first(paths: list[Path], size: tuple[int, int], mode: str, skip: bool) -> tuple:
+        return *decode_pictures(paths[1:], size, mode)[:2], "caf\udce9.png is broken"
+
+    monkeypatch.setattr(_preprocess, "decode", without_first)
+    with pytest.warns(UserWarning, match="8 of 50 pictures cannot be read") as found:
+        out = make(photos, tmp_path / "out", broken="skip")
+    assert {warning.filename for warning in found} == {__file__}
+    assert read_record(out).shards["train"][0].error == "caf\udce9.png is broken"
 
 
 def test_what_killed_processes_left_is_removed(photos: Path, tmp_path: Path) -> None:
@@ -340,6 +381,11 @@ def _set(*keys: object, value: object) -> Callable[[dict], None]:
         (_set("encoder", "kind", value="pickle"), "pickle"),
         (_set("encoder", value={}), "encoder record"),
         (_set("encoder", "size", value=[10]), "damaged"),
+        (_set("encoder", "size", value=[10.0, 10.0]), r"size must be an integer >= 1, got 10\.0"),
+        (_set("encoder", "mode", value="CMYK"), "mode must be one of"),
+        (_set("encoder", "target", "classes", value=[1, 2]), r"classes must be a list of names, got \[1, 2\]"),
+        (_set("encoder", "target", "classes", value="ab"), r"classes must be a list of names, got \\*'ab"),
+        (lambda record: record["splits"]["train"].append(record["splits"]["train"][1]), r"train-00001\.safetensors is listed twice"),
         (_set("complete", value="yes"), "complete must be"),
         (_set("splits", value={}), "splits must be train, validation, test"),
         (_set("splits", "train", 0, "name", value="../../secrets-00000.safetensors"), "is no shard of train"),
@@ -360,7 +406,7 @@ def test_a_damaged_record_is_refused(change: Callable[[dict], None], message: st
     assert str(out) in str(found.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\xff", "[" * 100_000], ids=["empty", "list", "half", "null", "bytes", "deep"])
 def test_a_record_that_is_none_is_refused(text: str, photos: Path, tmp_path: Path) -> None:
     out = make(photos, tmp_path / "out")
     (out / "shards.json").write_bytes(text.encode("latin-1"))
@@ -382,19 +428,19 @@ def test_options_of_shards(photos: Path, tmp_path: Path) -> None:
 
 def test_making_takes_the_memory_of_a_shard(tmp_path: Path, write_pictures: Pictures) -> None:
     """Not that of all pictures: the peak stays where it is for four times as many."""
-    write_pictures(tmp_path / "few", ("cat", "dog"), 40)
-    write_pictures(tmp_path / "many", ("cat", "dog"), 160)
+    write_pictures(tmp_path / "few", ("cat", "dog"), 10)
+    write_pictures(tmp_path / "many", ("cat", "dog"), 40)
     peaks = []
     for name in ("few", "few", "many"):  # the first one also imports
         listing = data.folder.listing(tmp_path / name)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         tracemalloc.start()
         try:
-            data.preprocess(listing, tmp_path / "out", size=96, mode="RGB", shard_size=16)
+            data.preprocess(listing, tmp_path / "out", size=160, mode="RGB", shard_size=4)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert 16 * 3 * 96 * 96 < peaks[2] < 1.2 * peaks[1]
+    assert 4 * 3 * 160 * 160 < peaks[2] < 1.2 * peaks[1]
 
 
 def test_pixels_of_a_picture_of_known_values(tmp_path: Path) -> None:

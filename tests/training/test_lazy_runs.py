@@ -6,11 +6,13 @@ import os
 import threading
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from tiny_runs import TINY, assert_same_run, metrics_of, pictures, tiny_config
 
 from lmn_graph import data as datasets
-from lmn_graph.training import evaluate, open_run, resume, train
+from lmn_graph.data import _pictures
+from lmn_graph.training import evaluate, open_run, resume, splits, train
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,27 @@ def test_a_smoke_run_reads_a_few_rows(photos, shards, tmp_path):
     for kind in ("files", "shards"):
         train(lazy(photos, shards, kind), tmp_path / kind, smoke=True, progress=False)
     assert metrics_of(tmp_path / "files") == metrics_of(tmp_path / "shards") != {}
+
+
+@pytest.mark.parametrize("memory", ["true", "false"])
+def test_a_smoke_run_decodes_a_few_pictures(memory, tmp_path, monkeypatch):
+    """Those that the whole begins with, which for "skip" are those that can be read."""
+    photos, opened, read = pictures(tmp_path), [], _pictures._read_picture
+    first = datasets.folder.listing(photos).train.paths[1]
+    first.write_bytes(b"nothing")
+    monkeypatch.setitem(splits.SMOKE, "samples", 3)
+    monkeypatch.setattr(_pictures, "_read_picture", lambda path, *how: opened.append(path) or read(path, *how))
+    arguments = ("--data.size", "8", "--data.memory", memory, "--data.broken")
+    found, digest = splits.DataReader().read(tiny_config(photos, *arguments, "skip"), smoke=True)
+    assert len(set(opened)) == 10
+    with pytest.raises(ValueError, match=f"{first} is not a picture"):
+        splits.DataReader().read(tiny_config(photos, *arguments, "fatal"), smoke=True)
+    with pytest.warns(UserWarning, match="1 of 40 pictures cannot be read"):
+        whole = datasets.load(photos, size=8, broken="skip")
+    for part in ("train", "validation", "test"):
+        assert torch.equal(getattr(found, part).x, getattr(whole, part).x[:3])
+        assert torch.equal(getattr(found, part).y, getattr(whole, part).y[:3])
+    assert found.encoder == whole.encoder
 
 
 def test_prefetch_is_checked(photos, refused):

@@ -34,6 +34,13 @@ def test_a_preset_smokes_without_files(name, tmp_path):
     assert not any((tmp_path / "nowhere").iterdir())  # nothing is fetched, no cache is made
 
 
+def test_pictures_that_do_not_fit_into_memory_are_decoded_later():
+    """Domains of hundreds of thousands of pictures would take 27 GB as numbers."""
+    for name in PRESETS:
+        spec = yaml.safe_load(PRESETS[name].read_text(encoding="utf-8"))["data"]
+        assert spec["name"] != "domainnet" or spec.get("memory") is False, name
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_preset_says_what_it_is(name):
     """One line on top, which ``lmn list`` shows, and nothing but registered names."""
