@@ -70,7 +70,7 @@ def class_attention(path: str | Path, machine: LatticeMachine, x: Tensor, classe
         for axis, cells, name in zip(axes[0], where, classes.values()):
             picture = _draw_cells(axis, machine, readout.output_index, cells * cells.numel(), "magma", limits)
             axis.set_title(name, loc="center", color=INK)
-        figure.colorbar(picture, ax=list(axes[0]), pad=0.01, label="attention, 1 if all cells had the same")
+        figure.colorbar(picture, ax=list(axes[0]), pad=0.01, label="attention (uniform: 1)")
         for axis, steps, colour in zip(axes[1], when, COLOURS):
             axis.bar(range(readout.skip + 1, readout.steps + 1), steps.numpy(), color=colour)
             axis.set_ylim(0, float(when.max()) * 1.1)
@@ -100,7 +100,7 @@ def holographic_factors(path: str | Path, machine: LatticeMachine, names: Sequen
     count = len(factors) + (embeddings is not None)
     ratios = [1.0] * len(factors) + [1.4] * (embeddings is not None)
     with new_figure(path, 1, count, (2.0 * sum(ratios) + 0.8, 2.6), width_ratios=ratios) as (figure, axes):
-        limit = float(factors.abs().max().clamp(min=1e-12))
+        limit = float(factors.abs().flatten().quantile(0.995).clamp(min=1e-12))  # a few cells may stand far out
         for number, (axis, values) in enumerate(zip(axes[0], factors)):
             picture = _draw_cells(axis, machine, readout.output_index, values, "RdBu_r", (-limit, limit))
             axis.set_title(f"factor {number + 1}", loc="center", color=INK)
