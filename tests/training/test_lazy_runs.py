@@ -136,7 +136,7 @@ def test_a_smoke_run_decodes_a_few_pictures(memory, tmp_path, monkeypatch):
     monkeypatch.setitem(splits.SMOKE, "samples", 3)
     monkeypatch.setattr(_pictures, "_read_picture", lambda path, *how: opened.append(path) or read(path, *how))
     arguments = ("--data.size", "8", "--data.memory", memory, "--data.broken")
-    found, digest = splits.DataReader().read(tiny_config(photos, *arguments, "skip"), smoke=True)
+    found, _ = splits.DataReader().read(tiny_config(photos, *arguments, "skip"), smoke=True)
     assert len(set(opened)) == 10
     with pytest.raises(ValueError, match=f"{first} is not a picture"):
         splits.DataReader().read(tiny_config(photos, *arguments, "fatal"), smoke=True)

@@ -35,10 +35,11 @@ def test_a_preset_smokes_without_files(name, tmp_path):
 
 
 def test_pictures_that_do_not_fit_into_memory_are_decoded_later():
-    """Domains of hundreds of thousands of pictures would take 27 GB as numbers."""
+    """All of DomainNet in colour would take 27 GB as numbers."""
     for name in PRESETS:
         spec = yaml.safe_load(PRESETS[name].read_text(encoding="utf-8"))["data"]
-        assert spec["name"] != "domainnet" or spec.get("memory") is False, name
+        if (spec["name"], spec.get("mode")) == ("domainnet", "RGB"):
+            assert spec.get("memory") is False, name
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
