@@ -69,6 +69,13 @@ class Rows(ABC):
     def fingerprint(self) -> str:
         """What is another if a row is another, found without reading all of them."""
 
+    def check(self) -> None:  # noqa: B027 - most rows need no look
+        """Look at every row where that can fail.
+
+        Raises:
+            ValueError: naming the first that cannot be made.
+        """
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 import lmn_graph
-from lmn_graph.data import Encoder, Splits
+from lmn_graph.data import Encoder, Rows, Splits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import PROJECTORS
@@ -168,6 +168,9 @@ def train(
         "data_digest": digest,
     }
     run = Run(Path(folder), config, record)
+    for part in (splits.validation, splits.test):
+        if isinstance(part.x, Rows):
+            part.x.check()  # else what cannot be read would end the run after all training
     with seeded(config["seed"]):
         machine = build.build_machine(config, splits.in_shape, splits.out_features)
         record["parameters"] = build.count_parameters(machine)

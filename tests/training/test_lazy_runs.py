@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
@@ -87,7 +86,7 @@ def test_a_run_that_stops_early_leaves_no_thread(photos, shards, tmp_path):
 
 
 def test_changed_files_and_shards_are_noticed(tmp_path):
-    """A file of another time; shards of other pictures in the same place. Shards that are made anew are the same data."""
+    """A file with other bytes; shards of other pictures in the same place. Shards that are made anew are the same data."""
     photos = pictures(tmp_path)
     listing = datasets.folder.listing(photos)
     out = datasets.preprocess(listing, tmp_path / "out", size=8, mode="L", shard_size=5)
@@ -102,7 +101,7 @@ def test_changed_files_and_shards_are_noticed(tmp_path):
     assert metrics_of(tmp_path / "shards")
 
     picture = next((photos / "dark").iterdir())
-    os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 1))
+    picture.write_bytes(picture.read_bytes() + b" ")
     with pytest.raises(ValueError, match="have changed since it started"):
         resume(tmp_path / "files", progress=False)
     for path in out.iterdir():
@@ -150,3 +149,14 @@ def test_a_smoke_run_decodes_a_few_pictures(memory, tmp_path, monkeypatch):
 
 def test_prefetch_is_checked(photos, refused):
     assert refused("train", "--data", photos, "--trainer.prefetch", "-1") == "trainer.prefetch must be an integer >= 0, got -1"
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_what_breaks_after_training_is_found_before(part, tmp_path, refused):
+    """A picture of the validation or test split that cannot be read ends the run before it has begun."""
+    copy = pictures(tmp_path)
+    path = getattr(datasets.folder.listing(copy), part).paths[-1]
+    path.write_bytes(b"")
+    arguments = ("--data", copy, "--data.size", "8", "--data.memory", "false", "--quiet", "--out", tmp_path / "run")
+    assert f"{path.name} is not a picture that can be read" in refused("train", "soc-lattice", *TINY, *arguments)
+    assert not (tmp_path / "run").exists()
