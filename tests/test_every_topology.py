@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from small_projectors import in_shape, small_projector
-from small_readouts import outputs
+from small_readouts import outputs, pairs
 from small_topologies import arguments_of, small
 from torch import Tensor
 from torch_geometric.data import Batch, Data
@@ -19,7 +19,6 @@ from torch_geometric.datasets.graph_generator import GraphGenerator
 
 import topologies
 from lmn_graph import TOPOLOGIES, Connectivity, LatticeMachine, ops, rollout
-from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
 from lmn_graph.rules import RULES, SpikingSOC, TanhLattice, UpdateRule
 from lmn_graph.rules.base import _PROPERTIES
@@ -104,12 +103,6 @@ def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topol
     built.reference = True
     for fast, plain in zip((*values, *gradients), itertools.chain(*run(built, drive)), strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-11)
-
-
-def pairs(turn: int) -> list[tuple[str, str]]:
-    """Every projector and every readout at least once, paired another way at every turn: a drive is all that they share."""
-    projectors, readouts = list(PROJECTORS), list(READOUTS)
-    return [(projectors[i % len(projectors)], readouts[(i + turn) % len(readouts)]) for i in range(max(len(projectors), len(readouts)))]
 
 
 def check_machine(graph: Data, rule: UpdateRule, projector: str, readout: str, steps: int) -> bool:

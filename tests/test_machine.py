@@ -177,11 +177,15 @@ def test_a_machine_learns(lattice, generator):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize("readout", list(READOUTS))
 @pytest.mark.parametrize("projector", list(PROJECTORS))
 def test_every_combination_of_parts_fits(projector, rule, readout, some_graph):
-    """Any registered projector, rule and readout, with their defaults, on a graph that the rule can run on."""
+    """Any registered projector, rule and readout, with their defaults, on a graph that the rule can run on.
+
+    test_every_topology.py has every projector and readout with every rule too, in pairs that change; these are all of them.
+    """
     if not all(_PROPERTIES[needed](Connectivity(some_graph)) for needed in RULES[rule].requires):
         return
     bound = RULES[rule](some_graph)
