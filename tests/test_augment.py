@@ -256,6 +256,7 @@ def test_only_training_batches_are_augmented(folder, tmp_path, monkeypatch):
     assert all(row.numpy().tobytes() in held_out for row in rest[rehearsed:])
 
 
+@pytest.mark.slow
 def test_it_works_with_local_learning(tmp_path):
     """A local rule learns from augmented pictures too, rows of which are its steps."""
     arguments = ["--augment", "Pictures", "--augment.crop", "2"]
@@ -324,6 +325,7 @@ def test_the_command_line_knows_it(refused, lmn):
     assert "augment:\n  name: none" in lmn("train", "mnist", "--print_config")[1]
 
 
+@pytest.mark.slow
 def test_the_library_loads_no_torchvision():
     code = "import sys, lmn_graph, lmn_graph.augment; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent).returncode == 0

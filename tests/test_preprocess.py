@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def size_of(folder: Path) -> str:
+    """What the shards in a folder take."""
+    return f"{sum(path.stat().st_size for path in folder.glob('*.safetensors')) / 1e3:,.1f} kB"
+
+
 def test_from_pictures_to_a_prediction(tmp_path, lmn):
     """Patches: preprocess, train, predict for a new picture; its probabilities are those of the machine on the cut picture."""
     photos, out = pictures(tmp_path), tmp_path / "shards of mine"
@@ -30,7 +36,7 @@ def test_from_pictures_to_a_prediction(tmp_path, lmn):
         "preprocess", photos, "--out", out, "--patch", "4", "--shard-size", "9", "--size", "10", "--mode", "RGB", "--verify"
     )
     assert (code, error) == (0, "")
-    assert text == f"pictures: 40 pictures in 6 shards of 18.7 kB together\nlmn train --data '{out}' reads them\n"
+    assert text == f"pictures: 40 pictures in 6 shards of {size_of(out)} together\nlmn train --data '{out}' reads them\n"
     held = data.load(photos, size=10, mode="RGB")
     splits = data.load(out)
     assert splits.in_shape == (3, 3, 3, 4, 4)
@@ -80,7 +86,7 @@ def test_chunks_of_an_older_pipeline(tmp_path, lmn):
         rows = slice(10 * number, 10 * number + 10)
         torch.save({"patches": x[rows].clone(), "labels": torch.arange(10) % 2}, tmp_path / "old" / f"chunk_{number}.pt")
     code, text, _ = lmn("preprocess", tmp_path / "old", "--out", tmp_path / "out", "--shard-size", "8")
-    assert (code, text.splitlines()[0]) == (0, "old: 30 pictures in 5 shards of 0.0 MB together")
+    assert (code, text.splitlines()[0]) == (0, f"old: 30 pictures in 5 shards of {size_of(tmp_path / 'out')} together")
     assert data.load(tmp_path / "out").in_shape == (2, 3, 1, 4, 4)
     photos = pictures(tmp_path)
     (photos / "model.pt").write_bytes(b"a model beside the class folders")
@@ -128,7 +134,7 @@ def test_checking_a_folder(tmp_path, lmn, refused):
     assert lmn(*arguments)[0] == 0
     assert lmn("preprocess", out, "--verify")[:2] == (
         0,
-        f"pictures: 40 pictures in 6 shards of 18.7 kB together\nlmn train --data {out} reads them\n",
+        f"pictures: 40 pictures in 6 shards of {size_of(out)} together\nlmn train --data {out} reads them\n",
     )
     path = out / "test-00000.safetensors"
     held = path.read_bytes()

@@ -246,7 +246,9 @@ def test_a_solution_that_is_no_table(kaggle: Path) -> None:
     file = kaggle / "LOC_val_solution.csv"
     with open(file, "a") as stream:
         stream.write("x" * 200_000)
-    with pytest.raises(ValueError, match=r"LOC_val_solution.csv, line 11: field larger than field limit"):
+    with pytest.raises(
+        ValueError, match=r"LOC_val_solution.csv, line 11: (field larger than field limit|a picture and)"
+    ):  # other libraries set the limit
         data.imagenet(str(kaggle), size=4)
     file.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ValueError, match=r"LOC_val_solution.csv cannot be read: 'utf-8' codec"):

@@ -420,6 +420,7 @@ def checked(path):
     return count
 
 
+@pytest.mark.slow
 def test_processes_share_a_file(written):
     """Whether they were forked with the cache or opened it at the same moment, with nothing there: in the end every sample is."""
     assert checked(written / "shared" / "one.sqlite") == 600

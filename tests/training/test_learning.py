@@ -133,6 +133,7 @@ def test_gradients_are_compared_from_the_command_line(lmn, refused):
     assert "unknown preset 'filtermnist'; did you mean 'filter-mnist'" in refused("check-gradients", "filtermnist")
 
 
+@pytest.mark.slow
 def test_both_presets_take_any_way_to_learn(tmp_path):
     for preset in ("filter-mnist", "filter-mnist-sgd"):
         for name in ("snap1", "rtrl", "bptt"):

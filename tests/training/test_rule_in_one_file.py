@@ -59,6 +59,7 @@ def test_without_the_plugin_the_name_is_unknown(data, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_it_passes_the_tests_of_every_rule(plugin):
     """Registered before they are collected, it is one more parameter of each."""
     tests = Path(__file__).parents[1] / "rules" / "test_every_rule.py"
