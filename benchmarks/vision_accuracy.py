@@ -72,8 +72,8 @@ def _domains(protocol: str, domain: str = "") -> Study:
 GROUPS: dict[str, dict[str, Study]] = {
     "mnist": {
         "vision-soc": Study("vision-soc", ("--data.root", "{mnist}")),
-        "tabular-soc-lowrank": Study("tabular-soc-lowrank", (*MNIST, "--trainer.epochs", "6")),
-        "volumetric-soc": Study("volumetric-soc", (*MNIST, "--trainer.epochs", "4")),
+        "tabular-soc-lowrank": Study("tabular-soc-lowrank", (*MNIST, "--trainer.epochs", "4")),
+        "volumetric-soc": Study("volumetric-soc", (*MNIST, "--trainer.epochs", "2")),
     },
     "emoji": {
         "stsoc-domainnet": Study("stsoc-domainnet", (*ONE, "--data.size", "64", "--data.mode", "RGB"), ALL),
