@@ -197,7 +197,7 @@ def mlp(splits: Splits, parameters: int, seed: int) -> Score:
 
 def logistic(splits: Splits) -> Score:
     x, y, test = flat(splits)
-    return clocked(lambda: standard(LogisticRegression(max_iter=1000, tol=1e-2), x, y, test, splits.test.y.numpy()))
+    return clocked(lambda: standard(LogisticRegression(max_iter=2000, tol=1e-3), x, y, test, splits.test.y.numpy()))
 
 
 def on_features(splits: Splits, weights: str, cache: str) -> Score:
