@@ -130,6 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if debug:
             raise
+        if _was_interrupted(error):
+            print("lmn: interrupted", file=sys.stderr)
+            return 130
         text = " ".join(str(error).split())
         if text.startswith("unknown ") and "--plugin" not in text and any(word in _USES_RUN for word in arguments):
             text += "; a part that came from a plugin needs --plugin again"
@@ -140,6 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("lmn: error: not enough memory for a network of this size: use smaller options", file=sys.stderr)
         return 2
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error is what a library made of Ctrl-C, as NumPy does while it is imported."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:

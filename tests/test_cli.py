@@ -613,3 +613,18 @@ def test_help_of_train_lists_every_option_of_the_chosen_parts(capsys):
     assert "what a spike does to its membrane" in text
     assert "--readout.rank (an integer; here 64)" in text
     assert "--readout.skip" not in text
+
+
+def test_ctrl_c_that_a_library_turned_into_an_error_is_ctrl_c(monkeypatch, capsys):
+    """NumPy says ImportError where its import is interrupted."""
+    import lmn_graph.cli as cli
+
+    def dispatch(arguments):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("C-extensions failed") from error
+
+    monkeypatch.setattr(cli, "_dispatch", dispatch)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "lmn: interrupted\n"
