@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -52,7 +53,7 @@ class CellMemory(nn.Module):
         index: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.width, self.heads = _split("width", width, heads)
+        self.width, self.heads = split_heads("width", width, heads)
         self.channels = None if channels is None else _checks.integer("channels", channels, minimum=1)
         _checks.choice("identity", identity, get_args(Identity))
         kept = topology
@@ -197,7 +198,7 @@ class TemporalAttention(nn.Module):
 
     def __init__(self, width: int, steps: int, *, layers: int = 1, heads: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.width, self.heads = _split("width", width, heads)
+        self.width, self.heads = split_heads("width", width, heads)
         self.steps = _checks.integer("steps", steps, minimum=1)
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
         self.position = nn.Parameter(torch.empty(self.steps, self.width))
@@ -219,7 +220,68 @@ class TemporalAttention(nn.Module):
         return series
 
 
-def _split(name: str, width: int, heads: int) -> tuple[int, int]:
+class QueryAttention(nn.Module):
+    r"""M learned queries attend to the tokens of a history, S for each of T steps, [B, T, S, D] → [B, M, D]:
+
+    .. math:: u_{ts} = \mathrm{norm}(token_{ts}) + p_t, \quad share_{m,ts} = \mathrm{softmax}_{ts}(q_m \cdot K u_{ts} / \sqrt{d}), \quad
+              found_m = \mathrm{norm}\Big(\sum_{ts} share_{m,ts}\, V u_{ts}\Big),
+
+    in H heads of d = D / H features side by side, with learned positions p of the steps. The largest tensors that are made are the shares,
+    [B, H, M, T·S], and keys and values of the tokens.
+
+    Args:
+        width: D.
+        steps: T.
+        queries: M >= 1.
+        heads: H; must divide D.
+
+    Raises:
+        ValueError: if a size is not a positive integer or ``heads`` does not divide ``width``.
+
+    Source: Vaswani et al., "Attention is all you need", 2017; learned queries as in J. Lee et al., "Set Transformer", 2019.
+    """
+
+    def __init__(self, width: int, steps: int, *, queries: int = 1, heads: int = 1) -> None:
+        super().__init__()
+        self.width, self.heads = split_heads("width", width, heads)
+        self.norm = nn.LayerNorm(self.width)
+        self.position = nn.Parameter(torch.empty(_checks.integer("steps", steps, minimum=1), self.width))
+        self.query = nn.Parameter(torch.empty(_checks.integer("queries", queries, minimum=1), self.width))
+        self.key = nn.Linear(self.width, self.width, bias=False)  # one constant for all tokens changes no share
+        self.value = nn.Linear(self.width, self.width)
+        self.last_norm = nn.LayerNorm(self.width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw queries of unit variance and small positions."""
+        nn.init.normal_(self.query)
+        nn.init.normal_(self.position, std=0.02)
+
+    def shares(self, tokens: Tensor, chosen: Sequence[int] | None = None) -> Tensor:
+        """How much of every token a query takes, [B, H, M, T, S], of all queries or of those that are chosen; the sum over T and S is 1."""
+        query = self.query if chosen is None else self.query[list(chosen)]
+        return self._shares(self._series(tokens), query).unflatten(3, tokens.shape[1:3])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        series = self._series(tokens)
+        value = self.value(series).unflatten(-1, (self.heads, -1))
+        return self.last_norm(torch.einsum("bhmn,bnhd->bmhd", self._shares(series, self.query), value).flatten(2))
+
+    def _series(self, tokens: Tensor) -> Tensor:
+        """u, [B, T·S, D]."""
+        return (self.norm(tokens) + self.position.unsqueeze(1)).flatten(1, 2)
+
+    def _shares(self, series: Tensor, query: Tensor) -> Tensor:
+        query, key = (x.unflatten(-1, (self.heads, -1)) for x in (query, self.key(series)))
+        return torch.softmax(torch.einsum("mhd,bnhd->bhmn", query, key) / math.sqrt(query.size(-1)), dim=-1)
+
+
+def split_heads(name: str, width: int, heads: int) -> tuple[int, int]:
+    """The checked width and number of heads.
+
+    Raises:
+        ValueError: if one is not a positive integer, or ``heads`` does not divide the width, which ``name`` calls by its name.
+    """
     width = _checks.integer(name, width, minimum=1)
     if width % _checks.integer("heads", heads, minimum=1):
         raise ValueError(f"heads must divide {name} ({width}), got {heads}")

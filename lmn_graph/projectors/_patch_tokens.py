@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_graph._reset import reset_parts
+from lmn_graph.attention import split_heads
 from lmn_graph.patches import patchify
 from topologies import _checks
 
@@ -134,9 +135,7 @@ class PatchEncoder(nn.Module):
         self, patches: PatchGrid, learned: int, *, stem: Stem | None = None, width: int, layers: int, heads: int, dropout: float
     ) -> None:
         super().__init__()
-        width = _checks.integer("width", width, minimum=1)
-        if width % _checks.integer("heads", heads, minimum=1):
-            raise ValueError(f"heads must divide width ({width}), got {heads}")
+        width, heads = split_heads("width", width, heads)
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
         self.stem = stem
         self.patches = patches

@@ -249,7 +249,7 @@ def _read(model: str, weights: str, head: str) -> dict[str, Tensor]:
             found = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's advice about files that it refuses
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # of a file that torch then refuses
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.connectivity import lattice_shape
@@ -16,9 +17,25 @@ def sides_read(readout: Readout, topology: Data) -> tuple[int, ...] | None:
     return lattice_shape(topology) if readout.output_index is None else None
 
 
-def product_over_axes(factors: Iterable[Tensor]) -> Tensor:
-    r"""Factors :math:`\prod_a f^{(a)}_{n_a}` of every node from those of every axis, [L_a, F] each → [N, F]."""
-    first, *others = factors
-    for factor in others:
-        first = (first.unsqueeze(1) * factor).flatten(0, 1)
-    return first
+class AxisFactors(nn.ParameterList):
+    r"""Learned factors [L_a, F] of every axis, whose products :math:`\prod_a f^{(a)}_{n_a}` are the factors of the nodes.
+
+    Args:
+        sides: L_1 … L_d; the number of nodes alone where there is no lattice.
+        width: F.
+    """
+
+    def __init__(self, sides: tuple[int, ...], width: int) -> None:
+        super().__init__(torch.empty(side, width) for side in sides)
+
+    def draw(self) -> None:
+        """Draw them so that their product has unit variance per node."""
+        for factor in self:
+            nn.init.normal_(factor)
+
+    def of_nodes(self) -> Tensor:
+        """The products, scaled by N^-1/2, [N, F]."""
+        first, *others = self
+        for factor in others:
+            first = (first.unsqueeze(1) * factor).flatten(0, 1)
+        return first / math.sqrt(len(first))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
-from lmn_graph.attention import Identity, SpatialAttention
+from lmn_graph.attention import Identity, QueryAttention, SpatialAttention
 from lmn_graph.readouts._attending import Attending
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
@@ -23,8 +22,8 @@ class ClassQuery(Attending):
               share_{k,ts} = \mathrm{softmax}_{ts}(q_k \cdot K u_{ts} / \sqrt{d}), \quad
               prediction_k = w_k \cdot \mathrm{norm}\Big(\sum_{ts} share_{k,ts}\, V u_{ts}\Big) + W'_k \cdot \bar x + b_k,
 
-    in H heads of d = D / H features side by side: S tokens of every step by :class:`lmn_graph.attention.SpatialAttention` with learned
-    positions p of the steps, of which the class takes its own. A regression target is read as a class is.
+    in H heads of d = D / H features side by side: S tokens of every step by :class:`lmn_graph.attention.SpatialAttention`, to which a query
+    per class attends (:class:`lmn_graph.attention.QueryAttention`). A regression target is read as a class is.
 
     Shapes: activity [B, T, N] or [B, T, N, C]; prediction [B, K]. The largest tensors that are made are the shares of the cells
     [B, T, S, H, N] and of the tokens [B, H, K, T·S], and what the classes took, [B, K, D].
@@ -73,23 +72,7 @@ class ClassQuery(Attending):
         self.spatial = SpatialAttention(
             topology, width, queries=tokens, heads=heads, channels=channels, identity=identity, index=self.output_index
         )
-        self.heads = self.spatial.memory.heads
-        self.norm = nn.LayerNorm(width)
-        self.position = nn.Parameter(torch.empty(self.steps - self.skip, width))
-        self.query = nn.Parameter(torch.empty(self.out_features, width))
-        self.key = nn.Linear(width, width, bias=False)  # one constant for all tokens changes no share
-        self.value = nn.Linear(width, width)
-        self.last_norm = nn.LayerNorm(width)
-        self._draw()
-
-    def reset_parameters(self) -> None:
-        """Draw every parameter anew."""
-        super().reset_parameters()
-        self._draw()
-
-    def _draw(self) -> None:
-        nn.init.normal_(self.query)
-        nn.init.normal_(self.position, std=0.02)
+        self.attend = QueryAttention(width, self.steps - self.skip, queries=self.out_features, heads=heads)
 
     def attention(self, activity: Tensor, classes: Sequence[int] | None = None) -> Tensor:
         r"""Which cells the classes attended to and when: :math:`\sum_s share_{k,ts}\, share_{ts,n}`, the heads averaged, for pictures.
@@ -106,32 +89,21 @@ class ClassQuery(Attending):
         """
         if classes is not None:
             classes = [_checks.integer("classes", k, minimum=0, maximum=self.out_features - 1) for k in classes]
-        return self._rollout(self.heard(activity)[:, self.skip :], self.query if classes is None else self.query[classes])
+        return self._rollout(self.heard(activity)[:, self.skip :], classes)
 
     def shares(self, activity: Tensor) -> Tensor:
         """[B, K, T - skip, P]; the sum over the steps and the P cells that are read is 1."""
-        return self._rollout(activity, self.query)
+        return self._rollout(activity, None)
 
     def features(self, activity: Tensor) -> Tensor:
         """What every class took from the history, [B, K, D]."""
-        tokens = self._tokens(self.spatial(activity))
-        value = self.value(tokens).unflatten(-1, (self.heads, -1))
-        return self.last_norm(torch.einsum("bhkn,bnhd->bkhd", self._of_class(tokens, self.query), value).flatten(2))
+        return self.attend(self.spatial(activity))
 
     def decode(self, features: Tensor) -> Tensor:
         """Every class has a weight per feature and a bias: [B, K, D] → [B, K]."""
         return torch.einsum("bkd,kd->bk", features, self.linear.weight) + self.linear.bias
 
-    def _tokens(self, tokens: Tensor) -> Tensor:
-        """u, [B, T·S, D], from [B, T, S, D]."""
-        return (self.norm(tokens) + self.position.unsqueeze(1)).flatten(1, 2)
-
-    def _of_class(self, tokens: Tensor, query: Tensor) -> Tensor:
-        """How much of every token a class takes, [B, H, K, T·S]."""
-        query, key = (x.unflatten(-1, (self.heads, -1)) for x in (query, self.key(tokens)))
-        return torch.softmax(torch.einsum("khd,bnhd->bhkn", query, key) / math.sqrt(query.size(-1)), dim=-1)
-
-    def _rollout(self, activity: Tensor, query: Tensor) -> Tensor:
+    def _rollout(self, activity: Tensor, classes: Sequence[int] | None) -> Tensor:
         of_cell = self.spatial.shares(activity)  # [B, T, S, H, P]
-        of_class = self._of_class(self._tokens(self.spatial.memory.read(of_cell, activity)), query).mean(1)
-        return torch.einsum("bkts,btsp->bktp", of_class.unflatten(2, of_cell.shape[1:3]), of_cell.mean(3))
+        of_class = self.attend.shares(self.spatial.memory.read(of_cell, activity), classes).mean(1)
+        return torch.einsum("bkts,btsp->bktp", of_class, of_cell.mean(3))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lmn_graph.readouts._factors import product_over_axes, sides_read
+from lmn_graph.attention import split_heads
+from lmn_graph.readouts._factors import AxisFactors, sides_read
 from lmn_graph.readouts.base import READOUTS, Readout
 from topologies import _checks
 
@@ -52,12 +51,10 @@ class Holographic(Readout):
     ) -> None:
         super().__init__(topology, out_features, steps, channels=channels, ports=ports)
         self.rank = _checks.integer("rank", rank, minimum=1)
-        width = self.rank * (self.channels or 1)
-        if width % _checks.integer("heads", heads, minimum=1):
-            raise ValueError(f"heads must divide the number of features per step ({width}), got {heads}")
+        width, heads = split_heads("the number of features per step", self.rank * (self.channels or 1), heads)
         dropout = _checks.number("dropout", dropout, minimum=0.0, maximum=1.0)
         sides = sides_read(self, topology) or (self.num_read,)
-        self.factors = nn.ParameterList(torch.empty(side, width) for side in sides)
+        self.factors = AxisFactors(sides, width)
         self.norm = nn.LayerNorm(width)
         self.position = nn.Parameter(torch.empty(self.steps, width))
         self.layers = nn.ModuleList(
@@ -74,13 +71,12 @@ class Holographic(Readout):
 
     def _draw(self) -> None:
         """Draw factors whose product over the axes has unit variance per node, and small positions."""
-        for factor in self.factors:
-            nn.init.normal_(factor)
+        self.factors.draw()
         nn.init.normal_(self.position, std=0.02)
 
     def node_factors(self) -> Tensor:
         """The product of the factors over the axes, [N, R·C], scaled by N^-1/2."""
-        return product_over_axes(self.factors) / math.sqrt(self.num_read)
+        return self.factors.of_nodes()
 
     def read(self, activity: Tensor) -> Tensor:
         factors = self.node_factors()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph.readouts._embedded import Embedded
-from lmn_graph.readouts._factors import product_over_axes, sides_read
+from lmn_graph.readouts._factors import AxisFactors, sides_read
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
 
@@ -66,7 +65,7 @@ class HolographicEmbedding(Embedded):
             topology, out_features, steps, width=self.rank, skip=skip, dropout=dropout, table=table, channels=channels, ports=ports
         )
         sides = sides_read(self, topology) or (self.num_read,)
-        self.factors = nn.ParameterList(torch.empty(side, self.rank * (self.channels or 1)) for side in sides)
+        self.factors = AxisFactors(sides, self.rank * (self.channels or 1))
         self.weight = nn.Parameter(torch.empty(self.steps - self.skip)) if self.pool == "learned" else None
         self._draw()
 
@@ -76,14 +75,13 @@ class HolographicEmbedding(Embedded):
         self._draw()
 
     def _draw(self) -> None:
-        for factor in self.factors:
-            nn.init.normal_(factor)
+        self.factors.draw()
         if self.weight is not None:
             nn.init.constant_(self.weight, 1 / self.weight.numel())
 
     def node_factors(self) -> Tensor:
         """The product of the factors over the axes, scaled by N^-1/2, [P, R], or [P, C, R] with channels."""
-        factors = product_over_axes(self.factors) / math.sqrt(self.num_read)
+        factors = self.factors.of_nodes()
         return factors if self.channels is None else factors.unflatten(1, (self.channels, self.rank))
 
     def embed(self, activity: Tensor) -> Tensor:

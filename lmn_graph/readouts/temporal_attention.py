@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lmn_graph.attention import QueryAttention
 from lmn_graph.readouts._attending import Attending
 from lmn_graph.readouts.base import READOUTS
 from topologies import _checks
@@ -20,7 +18,7 @@ class TemporalAttention(Attending):
     .. math:: h_t = \mathrm{norm}(M x_t + m) + p_t, \quad share_t = \mathrm{softmax}_t(q \cdot K h_t / \sqrt{d}), \quad
               prediction = W\, \mathrm{norm}\Big(\sum_t share_t\, V h_t\Big) + W' \bar x + b,
 
-    in H heads of d = D / H features side by side, with learned positions p of the steps.
+    in H heads of d = D / H features side by side, with learned positions p of the steps (:class:`lmn_graph.attention.QueryAttention`).
 
     Shapes: activity [B, T, N] or [B, T, N, C]; prediction [B, out_features]. The largest tensors that are made are the features of the
     steps and their keys and values, [B, T, D] each.
@@ -62,39 +60,16 @@ class TemporalAttention(Attending):
         super().__init__(
             topology, out_features, steps, features=width, skip=skip, dropout=dropout, direct=direct, channels=channels, ports=ports
         )
-        self.heads = _checks.integer("heads", heads, minimum=1)
-        if width % self.heads:
-            raise ValueError(f"heads must divide width ({width}), got {heads}")
         self.map = nn.Linear(self.num_read * (self.channels or 1), width)
-        self.norm = nn.LayerNorm(width)
-        self.position = nn.Parameter(torch.empty(self.steps - self.skip, width))
-        self.query = nn.Parameter(torch.empty(width))
-        self.key = nn.Linear(width, width, bias=False)  # one constant for all steps changes no share
-        self.value = nn.Linear(width, width)
-        self.last_norm = nn.LayerNorm(width)
-        self._draw()
-
-    def reset_parameters(self) -> None:
-        """Draw every parameter anew."""
-        super().reset_parameters()
-        self._draw()
-
-    def _draw(self) -> None:
-        nn.init.normal_(self.query)
-        nn.init.normal_(self.position, std=0.02)
+        self.attend = QueryAttention(width, self.steps - self.skip, heads=heads)
 
     def shares(self, activity: Tensor) -> Tensor:
         """[B, H, T - skip]; the sum over the steps is 1."""
-        return self._shares(self._series(activity))
+        return self.attend.shares(self._tokens(activity))[:, :, 0, :, 0]
 
     def features(self, activity: Tensor) -> Tensor:
-        series = self._series(activity)
-        value = self.value(series).unflatten(-1, (self.heads, -1))
-        return self.last_norm(torch.einsum("bht,bthd->bhd", self._shares(series), value).flatten(1))
+        return self.attend(self._tokens(activity)).squeeze(1)
 
-    def _series(self, activity: Tensor) -> Tensor:
-        return self.norm(self.map(activity.flatten(2))) + self.position
-
-    def _shares(self, series: Tensor) -> Tensor:
-        scores = (self.key(series) * self.query).unflatten(-1, (self.heads, -1)).sum(-1)
-        return torch.softmax(scores / math.sqrt(self.query.numel() // self.heads), dim=1).transpose(1, 2)
+    def _tokens(self, activity: Tensor) -> Tensor:
+        """One token for every step, [B, T, 1, D]."""
+        return self.map(activity.flatten(2)).unsqueeze(2)

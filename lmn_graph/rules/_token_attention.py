@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lmn_graph.attention import split_heads
 from topologies import _checks
 
 
@@ -33,11 +34,9 @@ class TokenAttention(nn.Module):
     def __init__(self, features: int, *, width: int | None = None, heads: int = 1) -> None:
         super().__init__()
         self.features = _checks.integer("features", features, minimum=1)
-        self.heads = _checks.integer("heads", heads, minimum=1)
-        chosen = self.heads * -(-min(self.features, 32) // self.heads) if width is None else width
-        self.width = _checks.integer("width", chosen, minimum=1)
-        if self.width % self.heads:
-            raise ValueError(f"heads must divide the width of attention ({self.width}), got {heads}")
+        heads = _checks.integer("heads", heads, minimum=1)
+        chosen = heads * -(-min(self.features, 32) // heads) if width is None else _checks.integer("width", width, minimum=1)
+        self.width, self.heads = split_heads("the width of attention", chosen, heads)
         self.inward = nn.Parameter(torch.empty(3 * self.width, self.features))
         self.outward = nn.Parameter(torch.empty(self.features, self.width))
         self.reset_parameters()

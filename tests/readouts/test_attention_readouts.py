@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
+from reading import check_gradients_reach_everything, every_kind_of_cell, history, normed
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 import topologies
 from lmn_graph.ports import ports_of
@@ -14,11 +15,6 @@ from lmn_graph.readouts import READOUTS, Attention, DynamicAttention, SpatioTemp
 
 READERS = {"Attention": Attention, "DynamicAttention": DynamicAttention, "SpatioTemporal": SpatioTemporal}
 every_reader = pytest.mark.parametrize("name", READERS)
-every_kind_of_cell = pytest.mark.parametrize("channels", [None, 3])
-
-
-def history(normal, graph, channels, batch=2, steps=5):
-    return normal(batch, steps, graph.num_nodes, *(() if channels is None else (channels,)))
 
 
 def in_heads(x, heads):
@@ -38,10 +34,6 @@ def attended(query, key, value, heads):
     """torch's own attention of queries [..., M, D] to keys and values [..., P, D]."""
     parts = (in_heads(x, heads) for x in (query, key, value))
     return scaled_dot_product_attention(*parts).transpose(-2, -3).flatten(-2)
-
-
-def normed(norm, x):
-    return layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def decoded(readout, features, activity):
@@ -190,12 +182,7 @@ def test_steps_left_out_are_not_read(name, lattice, normal):
 def test_every_parameter_and_the_activity_have_first_and_second_gradients(name, channels, random_graph, normal):
     readout = READERS[name](random_graph, 2, 3, width=8, heads=2, channels=channels).double()
     activity = history(normal, random_graph, channels, steps=3).requires_grad_()
-    inputs = (activity, *readout.parameters())
-    gradients = torch.autograd.grad(readout(activity).square().sum(), inputs, create_graph=True)
-    assert all(bool(gradient.any()) for gradient in gradients)
-    again = torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), inputs)
-    assert all(bool(gradient.isfinite().all()) for gradient in again)
-    assert all(bool(gradient.any()) for gradient in again)
+    check_gradients_reach_everything(readout, activity)
 
 
 @every_reader

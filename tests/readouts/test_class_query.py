@@ -7,20 +7,11 @@ import copy
 import pytest
 import torch
 from allocations import Allocations
-from torch.nn.functional import layer_norm, scaled_dot_product_attention
+from reading import check_differences, check_gradients_reach_everything, every_kind_of_cell, history, normed
+from torch.nn.functional import scaled_dot_product_attention
 
 import topologies
 from lmn_graph.readouts import READOUTS, ClassQuery
-
-every_kind_of_cell = pytest.mark.parametrize("channels", [None, 3])
-
-
-def history(normal, graph, channels, batch=2, steps=5):
-    return normal(batch, steps, graph.num_nodes, *(() if channels is None else (channels,)))
-
-
-def normed(norm, x):
-    return layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def in_heads(x, heads):
@@ -38,15 +29,15 @@ def test_it_is_registered():
 def test_it_is_torchs_attention_of_the_class_queries(skip, direct, channels, random_graph, normal):
     """To the tokens of all steps as one list; every class has a weight per feature and a bias."""
     readout = ClassQuery(random_graph, 7, 5, width=8, heads=2, tokens=3, skip=skip, direct=direct, channels=channels).double()
-    torch.nn.init.normal_(readout.position)
+    torch.nn.init.normal_(readout.attend.position)
     activity = history(normal, random_graph, channels)
     seen = activity[:, skip:]
-    steps = [normed(readout.norm, readout.spatial(step.unsqueeze(1))[:, 0]) for step in seen.unbind(1)]
-    tokens = torch.cat([step + position for step, position in zip(steps, readout.position, strict=True)], dim=1)
+    steps = [normed(readout.attend.norm, readout.spatial(step.unsqueeze(1))[:, 0]) for step in seen.unbind(1)]
+    tokens = torch.cat([step + position for step, position in zip(steps, readout.attend.position, strict=True)], dim=1)
     assert tokens.shape == (2, 3 * (5 - skip), 8)
-    key, value = tokens @ readout.key.weight.t(), tokens @ readout.value.weight.t() + readout.value.bias
-    parts = (in_heads(x, 2) for x in (readout.query.expand(2, 7, 8), key, value))
-    taken = normed(readout.last_norm, scaled_dot_product_attention(*parts).transpose(-2, -3).flatten(-2))
+    key, value = tokens @ readout.attend.key.weight.t(), tokens @ readout.attend.value.weight.t() + readout.attend.value.bias
+    parts = (in_heads(x, 2) for x in (readout.attend.query.expand(2, 7, 8), key, value))
+    taken = normed(readout.attend.last_norm, scaled_dot_product_attention(*parts).transpose(-2, -3).flatten(-2))
     expected = torch.stack([taken[:, k] @ readout.linear.weight[k] + readout.linear.bias[k] for k in range(7)], 1)
     expected = expected + seen.mean(1).flatten(1) @ readout.direct.weight.t() if direct else expected
     torch.testing.assert_close(readout(activity), expected)
@@ -56,15 +47,17 @@ def test_it_is_torchs_attention_of_the_class_queries(skip, direct, channels, ran
 def test_its_maps_are_the_shares_of_tokens_times_the_tokens_shares_of_cells(channels, random_graph, normal):
     """Class by class and token by token, in loops; one class more or less changes no other."""
     readout = ClassQuery(random_graph, 5, 4, width=8, heads=2, tokens=3, skip=1, channels=channels).double()
-    torch.nn.init.normal_(readout.position)
+    torch.nn.init.normal_(readout.attend.position)
     activity = history(normal, random_graph, channels, steps=4)
     seen = activity[:, 1:]
     of_cell = readout.spatial.shares(seen)  # [B, T, S, H, P]
-    tokens = (normed(readout.norm, readout.spatial(seen)) + readout.position[:, None]).flatten(1, 2)
+    tokens = (normed(readout.attend.norm, readout.spatial(seen)) + readout.attend.position[:, None]).flatten(1, 2)
     expected = torch.zeros(2, 5, 3, 13, dtype=torch.float64)
     for b in range(2):
         for k in range(5):
-            scores = torch.stack([(readout.key(tokens[b]) * readout.query[k])[:, 4 * h : 4 * h + 4].sum(1) / 2 for h in range(2)])
+            scores = torch.stack(
+                [(readout.attend.key(tokens[b]) * readout.attend.query[k])[:, 4 * h : 4 * h + 4].sum(1) / 2 for h in range(2)]
+            )
             share = scores.softmax(1).mean(0)
             for t in range(3):
                 for s in range(3):
@@ -90,7 +83,7 @@ def test_the_order_of_the_classes_is_nothing(lattice, normal):
     one = ClassQuery(lattice, 4, 3).double()
     two, order = copy.deepcopy(one), torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
-        two.query.copy_(one.query[order])
+        two.attend.query.copy_(one.attend.query[order])
         two.direct.weight.copy_(one.direct.weight[order])
         two.linear.weight.copy_(one.linear.weight[order])
         two.linear.bias.copy_(one.linear.bias[order])
@@ -114,10 +107,10 @@ def test_a_class_reads_what_it_attends_to(lattice, normal):
     """Class 0 looks at the last step only, class 1 at the first; what happens elsewhere does not matter to them."""
     readout = ClassQuery(lattice, 2, 3, direct=False).double()
     with torch.no_grad():
-        readout.position.zero_()
-        readout.position[2, 0::8], readout.position[0, 0::8] = 1e3, -1e3
-        readout.query[0, 0::8], readout.query[1, 0::8] = 10, -10
-        readout.key.weight.copy_(torch.eye(32))
+        readout.attend.position.zero_()
+        readout.attend.position[2, 0::8], readout.attend.position[0, 0::8] = 1e3, -1e3
+        readout.attend.query[0, 0::8], readout.attend.query[1, 0::8] = 10, -10
+        readout.attend.key.weight.copy_(torch.eye(32))
     activity = normal(2, 3, 16)
     when = readout.attention(activity).sum(-1)
     torch.testing.assert_close(when, torch.eye(3, dtype=torch.float64)[[2, 0]].expand(2, 2, 3))
@@ -145,13 +138,8 @@ def test_it_attends_to_output_ports_only(identity, normal):
 def test_every_parameter_and_the_activity_have_first_and_second_gradients(channels, random_graph, normal):
     readout = ClassQuery(random_graph, 3, 3, width=8, heads=2, channels=channels).double()
     activity = history(normal, random_graph, channels, batch=1, steps=3).requires_grad_()
-    assert torch.autograd.gradcheck(readout, (activity,), fast_mode=True)
-    assert torch.autograd.gradgradcheck(readout, (activity,), fast_mode=True)
-    inputs = (activity, *readout.parameters())
-    gradients = torch.autograd.grad(readout(activity).square().sum(), inputs, create_graph=True)
-    assert all(bool(gradient.any()) for gradient in gradients)
-    again = torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), inputs)
-    assert all(bool(gradient.any()) for gradient in again)
+    check_differences(readout, activity)
+    check_gradients_reach_everything(readout, activity)
 
 
 def test_steps_left_out_are_not_read(lattice, normal):

@@ -5,20 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from allocations import Allocations
-from torch.nn.functional import layer_norm, multi_head_attention_forward
+from reading import check_differences, check_gradients_reach_everything, every_kind_of_cell, history, normed
+from torch.nn.functional import multi_head_attention_forward
 
 import topologies
 from lmn_graph.readouts import READOUTS, TemporalAttention
-
-every_kind_of_cell = pytest.mark.parametrize("channels", [None, 3])
-
-
-def history(normal, graph, channels, batch=2, steps=5):
-    return normal(batch, steps, graph.num_nodes, *(() if channels is None else (channels,)))
-
-
-def normed(norm, x):
-    return layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def test_it_is_registered():
@@ -31,17 +22,18 @@ def test_it_is_registered():
 def test_it_is_torchs_attention_of_one_query(heads, skip, direct, channels, random_graph, normal):
     """Prediction and shares, with the maps of keys and values handed over."""
     readout = TemporalAttention(random_graph, 3, 5, width=8, heads=heads, skip=skip, direct=direct, channels=channels).double()
-    torch.nn.init.normal_(readout.position)
+    torch.nn.init.normal_(readout.attend.position)
     activity = history(normal, random_graph, channels)
     seen = activity[:, skip:]
-    series = normed(readout.norm, seen.flatten(2) @ readout.map.weight.t() + readout.map.bias) + readout.position
+    series = normed(readout.attend.norm, seen.flatten(2) @ readout.map.weight.t() + readout.map.bias) + readout.attend.position
     zero, one = torch.zeros(8, dtype=torch.float64), torch.eye(8, dtype=torch.float64)
     pooled, shares = multi_head_attention_forward(
-        readout.query.expand(1, 2, 8), *(series.transpose(0, 1),) * 2, 8, heads,
-        None, torch.cat([zero, zero, readout.value.bias]), None, None, False, 0.0, one, zero, average_attn_weights=False,
-        use_separate_proj_weight=True, q_proj_weight=one, k_proj_weight=readout.key.weight, v_proj_weight=readout.value.weight,
+        readout.attend.query.expand(1, 2, 8), *(series.transpose(0, 1),) * 2, 8, heads,
+        None, torch.cat([zero, zero, readout.attend.value.bias]), None, None, False, 0.0, one, zero, average_attn_weights=False,
+        use_separate_proj_weight=True, q_proj_weight=one,
+        k_proj_weight=readout.attend.key.weight, v_proj_weight=readout.attend.value.weight,
     )  # fmt: skip
-    expected = normed(readout.last_norm, pooled[0]) @ readout.linear.weight.t() + readout.linear.bias
+    expected = normed(readout.attend.last_norm, pooled[0]) @ readout.linear.weight.t() + readout.linear.bias
     expected = expected + seen.mean(1).flatten(1) @ readout.direct.weight.t() if direct else expected
     torch.testing.assert_close(readout(activity), expected)
     torch.testing.assert_close(readout.attention(activity), shares.squeeze(2))
@@ -59,12 +51,12 @@ def test_its_shares_of_the_steps_sum_to_one(steps, channels, graph, normal):
 
 def test_the_order_of_steps_is_nothing_but_their_positions(lattice, normal):
     readout = TemporalAttention(lattice, 2, 5, direct=False).double()
-    torch.nn.init.normal_(readout.position)
+    torch.nn.init.normal_(readout.attend.position)
     activity, order = normal(2, 5, 16), torch.tensor([3, 1, 4, 0, 2])
     before, shares = readout(activity), readout.attention(activity)
     assert not torch.allclose(readout(activity[:, order]), before)
     with torch.no_grad():
-        readout.position.copy_(readout.position[order])
+        readout.attend.position.copy_(readout.attend.position[order])
     torch.testing.assert_close(readout(activity[:, order]), before)
     torch.testing.assert_close(readout.attention(activity[:, order]), shares[..., order])
 
@@ -73,10 +65,10 @@ def test_steps_that_get_no_attention_are_not_read(lattice, normal):
     """A query that finds the position of one step only."""
     readout = TemporalAttention(lattice, 2, 5, direct=False).double()
     with torch.no_grad():
-        readout.position.zero_()
-        readout.position[3, 0::8] = 1e3  # the first feature of every head
-        readout.query[0::8] = 10
-        readout.key.weight.copy_(torch.eye(32))
+        readout.attend.position.zero_()
+        readout.attend.position[3, 0::8] = 1e3  # the first feature of every head
+        readout.attend.query[0, 0::8] = 10
+        readout.attend.key.weight.copy_(torch.eye(32))
     activity = normal(2, 5, 16)
     shares = readout.attention(activity)
     torch.testing.assert_close(shares, torch.eye(5, dtype=torch.float64)[3].expand_as(shares))
@@ -91,13 +83,8 @@ def test_steps_that_get_no_attention_are_not_read(lattice, normal):
 def test_every_parameter_and_the_activity_have_first_and_second_gradients(channels, random_graph, normal):
     readout = TemporalAttention(random_graph, 2, 3, width=4, heads=2, channels=channels).double()
     activity = history(normal, random_graph, channels, batch=1, steps=3).requires_grad_()
-    assert torch.autograd.gradcheck(readout, (activity,), fast_mode=True)
-    assert torch.autograd.gradgradcheck(readout, (activity,), fast_mode=True)
-    inputs = (activity, *readout.parameters())
-    gradients = torch.autograd.grad(readout(activity).square().sum(), inputs, create_graph=True)
-    assert all(bool(gradient.any()) for gradient in gradients)
-    again = torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), inputs)
-    assert all(bool(gradient.any()) for gradient in again)
+    check_differences(readout, activity)
+    check_gradients_reach_everything(readout, activity)
 
 
 def test_it_learns_when_a_pulse_came(generator):

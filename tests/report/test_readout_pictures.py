@@ -69,7 +69,7 @@ def test_where_a_class_attends_is_what_is_drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "sheet", lambda values, shape: drawn.append(values) or sheet(values, shape))
     one = machine(GRAPHS["cube"], ClassQuery)
-    for parameter in (one.readout.spatial.query, one.readout.query):
+    for parameter in (one.readout.spatial.query, one.readout.attend.query):
         torch.nn.init.zeros_(parameter)
     class_attention(tmp_path / "a.png", one, torch.rand(2, 5), {1: "one", 3: "three"})
     assert len(drawn) == 2
