@@ -23,6 +23,7 @@ from ._preprocess import preprocess
 from ._series import SeriesEncoder, series
 from ._shards import shards, verify_shards
 from ._specimen import specimen
+from ._streams import Stream, StreamSplits
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
@@ -45,6 +46,8 @@ __all__ = [
     "SeriesEncoder",
     "Split",
     "Splits",
+    "Stream",
+    "StreamSplits",
     "TableEncoder",
     "Target",
     "arrays",
