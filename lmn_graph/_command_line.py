@@ -20,6 +20,7 @@ examples:
   lmn sweep learning-rate --out runs/rates     a run per learning rate; the same again goes on
   lmn topology small_world --n 200 --k 6 --p 0.1 --out small_world.png
   lmn evaluate runs/soc-lattice-001; lmn predict runs/soc-lattice-001 new.csv
+  lmn generate runs/text-soc-tbptt-001 --prompt "It was"
 """
 
 
@@ -80,6 +81,13 @@ def _runs(command: Command) -> None:
     predict.add_argument("run", metavar="RUN", help="run directory")
     predict.add_argument("file", metavar="FILE", help="a table without the target, a picture or a folder of pictures, an .npz with x")
     predict.add_argument("--out", metavar="CSV", help="write here instead of to the terminal")
+    generate = command("generate", "text that a run's best model makes up, as it comes")
+    generate.add_argument("run", metavar="RUN", help="directory of a run on text")
+    generate.add_argument("--prompt", default="\n", metavar="TEXT", help="what the text goes on from; default: a line break")
+    generate.add_argument("--tokens", type=int, default=400, metavar="N", help="how many tokens; 400")
+    generate.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 takes the likeliest, 1 draws as predicted; 0.8")
+    generate.add_argument("--top-k", "--top_k", type=int, metavar="K", help="draw among the K likeliest tokens only")
+    generate.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn; 0")
 
 
 def _preprocess(command: Command) -> None:

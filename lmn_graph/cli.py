@@ -160,9 +160,10 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 def _evaluate(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.training import evaluate, open_run
+    from lmn_graph.training.settings import StreamSettings
 
     run = open_run(known.run)
-    _print_metrics(evaluate(run.machine(), run.splits(), known.split))
+    _print_metrics(evaluate(run.machine(), run.splits(), known.split, stream=StreamSettings(**run.config["stream"])))
     return 0
 
 
@@ -195,6 +196,29 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     except OSError as error:
         raise ValueError(f"--out {known.out!r} cannot be written: {error.strerror}") from None
     print(f"{len(rows)} predictions in {known.out}", file=sys.stderr)
+    return 0
+
+
+def _generate(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.generate import generate
+    from lmn_graph.training import open_run
+
+    run = open_run(known.run)
+    encoder = run.encoder
+    if not hasattr(encoder, "tokenizer_"):
+        raise ValueError(f"run {known.run!r} must be one on text, got one on {run.record['data']}")
+    tokenizer = encoder.tokenizer_
+    prompt = tokenizer.encode(known.prompt).tolist()
+    wishes = {"temperature": known.temperature, "top_k": known.top_k, "seed": known.seed}
+    made, shown = list(prompt), ""
+    for token in generate(run.machine(), prompt, known.tokens, **wishes):
+        made.append(token)
+        text = tokenizer.decode(made)
+        if not text.startswith(shown):  # a piece of a word that the next one completes otherwise
+            continue
+        print(text[len(shown) :], end="", flush=True)
+        shown = text
+    print()
     return 0
 
 
@@ -333,12 +357,13 @@ def _doctor(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-_USES_RUN = {"resume", "evaluate", "predict"}
+_USES_RUN = {"resume", "evaluate", "predict", "generate"}
 _COMMANDS = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
+    "generate": _generate,
     "preprocess": _preprocess,
     "sweep": _sweep,
     "check-gradients": _check_gradients,

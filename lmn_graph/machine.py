@@ -13,10 +13,12 @@ from torch_geometric.data import Data
 from lmn_graph._precision import is_autocast, widened
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.halting import HaltingUnit
+from lmn_graph.memory import MemoryToken
 from lmn_graph.projectors.base import Projection, Projector
 from lmn_graph.readouts.base import Readout
 from lmn_graph.rollout import Trajectory, rollout
 from lmn_graph.rules.base import State, UpdateRule
+from lmn_graph.streaming import run_stream
 from topologies import _checks
 
 
@@ -43,6 +45,7 @@ class LatticeMachine(nn.Module):
         inject: the drive enters at "every" step, at the "first" only, or is the initial "state" (the first field of the state).
         truncate, checkpoint: see :func:`lmn_graph.rollout.rollout`.
         halting: decides when a sample stops; None for T steps of every sample.
+        memory: what passes from one window of a stream to the next; None for the state of all cells.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -60,6 +63,7 @@ class LatticeMachine(nn.Module):
         truncate: int | None = None,
         checkpoint: int | None = None,
         halting: HaltingUnit | None = None,
+        memory: MemoryToken | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(topology, Data):
@@ -74,7 +78,7 @@ class LatticeMachine(nn.Module):
         self.inject = _checks.choice("inject", inject, ("every", "first", "state"))
         self.truncate = None if truncate is None else _checks.integer("truncate", truncate, minimum=1)
         self.checkpoint = None if checkpoint is None else _checks.integer("checkpoint", checkpoint, minimum=1)
-        for name, part in (("projector", projector), ("rule", rule), ("readout", readout)):
+        for name, part in (("projector", projector), ("rule", rule), ("readout", readout), ("memory", memory or rule)):
             if getattr(part, "num_nodes", topology.num_nodes) != topology.num_nodes:
                 raise ValueError(f"{name} must be made for the topology's {topology.num_nodes} nodes, got {part.num_nodes}")
             if getattr(part, "channels", rule.channels) != rule.channels:
@@ -89,6 +93,7 @@ class LatticeMachine(nn.Module):
             raise ValueError(f"rule must be bound to the topology of the machine, got one bound to {rule.connectivity}")
         if getattr(readout, "steps", self.steps) != self.steps:
             raise ValueError(f"readout.steps must be the machine's {self.steps}, got {readout.steps}")
+        self.memory = memory
         self.halting = halting
         if halting is not None:
             _check_halting(halting, rule, readout)
@@ -108,6 +113,23 @@ class LatticeMachine(nn.Module):
         trajectory = self.run(self.inputs(x), state, record=record)
         return Output(self.readout(self.seen(trajectory)), trajectory, trajectory.state)
 
+    def stream(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> Output:
+        """Predict after every item of sequences, T steps an item, each going on from the state in which the one before it ended.
+
+        Args:
+            x: [B, W, *in_shape], W items of B streams.
+            state: as an earlier call returned it, for the same streams in the same order; None begins anew. The returned one carries
+                gradients; :func:`lmn_graph.streaming.detached` cuts them.
+            starts: bool [B, W], the items that begin a document: nothing of the past reaches them. None for no such items.
+
+        Returns:
+            prediction [B, W, K], the trajectory of all W·T steps, whose ``state`` is that of the rule, and the state to pass on.
+
+        Raises:
+            ValueError: if a shape does not fit, or the input is the initial state (inject="state").
+        """
+        return Output(*run_stream(self, x, state, starts))
+
     def seen(self, trajectory: Trajectory) -> Tensor:
         """What the readout gets: the activity or, with halting, T p_t times it."""
         activity, halting = trajectory.activity, trajectory.halting
@@ -126,12 +148,12 @@ class LatticeMachine(nn.Module):
         if self.inject == "state":
             if state is not None:
                 raise ValueError("state must be None where the input is the initial state (inject='state'), got one")
-            return rollout(self.rule, None, state=self._starting_at(drive), **options)
+            return rollout(self.rule, None, state=self.starting_at(drive), **options)
         if state is None and start is not None:
-            state = self._starting_at(start)
+            state = self.starting_at(start)
         return rollout(self.rule, drive, state=state, inject=self.inject, **options)
 
-    def _starting_at(self, cells: Tensor) -> State:
+    def starting_at(self, cells: Tensor) -> State:
         """The initial state with the first field given, batch-first."""
         initial = self.rule.initial_state(cells.size(0))
         cells = widened(cells) if is_autocast(cells.device) else cells

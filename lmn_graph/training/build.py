@@ -12,11 +12,12 @@ from torch_geometric.data import Data
 from lmn_graph import data as datasets
 from lmn_graph.augment import AUGMENTATIONS, Augmentation
 from lmn_graph.catalogue import TOPOLOGIES
-from lmn_graph.data import Splits
+from lmn_graph.data import Splits, StreamSplits
 from lmn_graph.halting import HALTING
 from lmn_graph.learning import LEARNING, LearningRule
 from lmn_graph.losses import LOSSES, TaskLoss, TotalLoss
 from lmn_graph.machine import LatticeMachine
+from lmn_graph.memory import MEMORY
 from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
 from lmn_graph.registry import Registry
@@ -31,6 +32,7 @@ PARTS: dict[str, Registry[Any]] = {
     "rule": RULES,
     "readout": READOUTS,
     "halting": HALTING,
+    "memory": MEMORY,
     "criticality": LOSSES,
     "activity": LOSSES,
     "clustering": LOSSES,
@@ -52,7 +54,7 @@ GIVEN = {
 }  # arguments that the builder gives to the parts of a machine
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
-OPTIONAL = ("halting", "augment", *TERMS)  # parts that "none", or not to be named, leaves out
+OPTIONAL = ("halting", "memory", "augment", *TERMS)  # parts that "none", or not to be named, leaves out
 UNNAMED = dict.fromkeys(OPTIONAL, "none") | {"learning": "bptt"}  # what parts are that need not be named
 
 
@@ -79,7 +81,7 @@ def is_named(config: dict[str, Any], kind: str) -> bool:
     return config.get(kind, {"name": "none"})["name"] != "none"
 
 
-def load_data(config: dict[str, Any]) -> Splits:
+def load_data(config: dict[str, Any]) -> Splits | StreamSplits:
     """The splits that ``config["data"]`` names."""
     spec = config["data"]
     return datasets.load(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
@@ -104,6 +106,7 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **given)
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
     halting = part("halting", config["halting"], topology, channels=rule.channels) if is_named(config, "halting") else None
+    memory = part("memory", config["memory"], topology, channels=rule.channels) if is_named(config, "memory") else None
     return LatticeMachine(
         topology,
         projector,
@@ -114,6 +117,7 @@ def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_feature
         truncate=settings.truncate,
         checkpoint=settings.checkpoint,
         halting=halting,
+        memory=memory,
     )
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.files import replacing, save_model, write_text
+from lmn_graph.training.windows import StreamBatches
 
 
 class RandomState(Callback):
@@ -67,7 +68,7 @@ class RunFiles(Checkpoint):
         first_best: the first epoch whose model may be the best: burn-in epochs may not.
     """
 
-    def __init__(self, folder: Path, batches: Batches, every: int = 0, first_best: int = 0) -> None:
+    def __init__(self, folder: Path, batches: Batches | StreamBatches, every: int = 0, first_best: int = 0) -> None:
         self.folder = folder
         self.batches = batches
         self.every = every

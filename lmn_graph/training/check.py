@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmn_graph.data import StreamSplits
 from lmn_graph.learning import BPTT, Agreement, compare
 from lmn_graph.training import build
 from lmn_graph.training.configuration import Config
@@ -25,6 +26,8 @@ def check_gradients(config: Config, samples: int = 32) -> tuple[str, list[Agreem
     if isinstance(learning, BPTT):
         raise ValueError("learning must be a local rule to be compared with back-propagation, such as --learning snap1, got bptt")
     splits, _ = DataReader().read(config, smoke=True)
+    if isinstance(splits, StreamSplits):
+        raise ValueError(f"data must be rows, each with a target, to compare gradients on, got a stream: {splits.describe()}")
     with seeded(config["seed"]):
         machine = build.build_machine(config, splits.in_shape, splits.out_features).double()
         loss = build.build_loss(config, splits.task, 0, machine).double()

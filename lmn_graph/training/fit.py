@@ -18,14 +18,17 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from lmn_graph.data import Splits
+from lmn_graph.data import StreamSplits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.callbacks import Bar, Patience, RandomState, RunFiles
 from lmn_graph.training.module import TrainingModule
-from lmn_graph.training.settings import OptimizerSettings, TrainerSettings
+from lmn_graph.training.settings import OptimizerSettings, StreamSettings, TrainerSettings
+from lmn_graph.training.splits import AnySplits
+from lmn_graph.training.streams import StreamModule, measuring
+from lmn_graph.training.windows import StreamBatches
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def fit(
     config: dict[str, Any],
     machine: LatticeMachine,
     loss: TotalLoss,
-    splits: Splits,
+    splits: AnySplits,
     *,
     epochs: int,
     progress: bool,
@@ -57,12 +60,11 @@ def fit(
         KeyboardInterrupt: after Ctrl-C.
     """
     settings, optimizer = TrainerSettings(**config["trainer"]), OptimizerSettings(**config["optimizer"])
-    reading: dict[str, Any] = {"prefetch": settings.prefetch, "pin": settings.accelerator != "cpu" and torch.cuda.is_available()}
-    batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"], **reading)
-    validation = Batches(splits.validation.x, splits.validation.y, 256, **reading)
-    learning = build.build_learning(config)
-    augment = build.build_augment(config, splits.in_shape)
-    module = TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning, augment)
+    batches, module = (
+        _streamed(config, machine, loss, splits, epochs)
+        if isinstance(splits, StreamSplits)
+        else _rows(config, machine, loss, splits, epochs)
+    )
     if checkpoint is not None:
         _check_checkpoint(checkpoint, module)
     files = RunFiles(folder, batches, settings.checkpoint_every, first_best=loss.burn_in)
@@ -79,13 +81,34 @@ def fit(
             enable_checkpointing=True,
             enable_progress_bar=progress,
             enable_model_summary=False,
-            gradient_clip_val=optimizer.gradient_clip or None,
+            gradient_clip_val=optimizer.gradient_clip or None if module.automatic_optimization else None,
             callbacks=[*callbacks, RandomState(), *extra, files],
             default_root_dir=folder,
         )
-        with closing(batches), closing(validation), _interruptible(trainer):
+        with closing(batches), closing(module.validation), _interruptible(trainer):
             trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
     return files.rows
+
+
+def _rows(config: dict[str, Any], machine: LatticeMachine, loss: TotalLoss, splits: Any, epochs: int) -> tuple[Batches, TrainingModule]:
+    settings, optimizer = TrainerSettings(**config["trainer"]), OptimizerSettings(**config["optimizer"])
+    reading: dict[str, Any] = {"prefetch": settings.prefetch, "pin": settings.accelerator != "cpu" and torch.cuda.is_available()}
+    batches = Batches(splits.train.x, splits.train.y, settings.batch_size, shuffle=True, seed=config["seed"], **reading)
+    validation = Batches(splits.validation.x, splits.validation.y, 256, **reading)
+    learning = build.build_learning(config)
+    augment = build.build_augment(config, splits.in_shape)
+    return batches, TrainingModule(machine, loss, validation, splits.task, optimizer, epochs * len(batches), learning, augment)
+
+
+def _streamed(
+    config: dict[str, Any], machine: LatticeMachine, loss: TotalLoss, splits: StreamSplits, epochs: int
+) -> tuple[StreamBatches, StreamModule]:
+    settings, optimizer = StreamSettings(**config["stream"]), OptimizerSettings(**config["optimizer"])
+    batches = StreamBatches(splits.train, settings, config["trainer"]["batch_size"], shuffle=True, seed=config["seed"])
+    validation, learning = measuring(splits.validation, settings), build.build_learning(config)
+    total, clip = epochs * len(batches), optimizer.gradient_clip
+    module = StreamModule(machine, loss, validation, splits.task, optimizer, total, learning, stream=settings, clip=clip)
+    return batches, module
 
 
 @contextmanager

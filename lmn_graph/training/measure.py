@@ -10,7 +10,7 @@ from torch import Tensor
 from lmn_graph import criticality
 from lmn_graph.data.base import Rows
 from lmn_graph.losses.base import continued
-from lmn_graph.machine import LatticeMachine
+from lmn_graph.machine import LatticeMachine, Output
 from lmn_graph.training.batches import Batches
 
 PROBE = 64  # samples on which the dynamics are measured, each of them
@@ -19,15 +19,17 @@ LYAPUNOV = (100, 10)  # steps measured, and left out before
 
 
 @torch.no_grad()
-def dynamics(machine: LatticeMachine, x: Tensor | Rows, *, seed: int = 0, steps: int = 10) -> dict[str, float]:
+def dynamics(
+    machine: LatticeMachine, x: Tensor | Rows, *, output: Output | None = None, seed: int = 0, steps: int = 10
+) -> dict[str, float]:
     """How activity spreads, from the state in which a normal run ends, under the same drive.
 
     For spiking rules ``branching_ratio``, twin runs with one flipped spike per sample; for others ``lyapunov``. The drawn sites
     depend on ``seed`` alone. For spiking rules also the share of neurons that are ``silent`` or ``saturated``: that fire for no
-    sample in any step, for every sample in every step.
+    sample in any step, for every sample in every step. ``output`` is what the machine made of ``x``, or of a stream that ends on it.
     """
     x = x[:PROBE]
-    output = machine(x)
+    output = machine(x) if output is None else output
     activity = output.trajectory.activity
     generator = torch.Generator(device=activity.device).manual_seed(seed)
     if not machine.rule.spiking:

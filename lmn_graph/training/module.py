@@ -65,15 +65,23 @@ class TrainingModule(LightningModule):
             prediction, rate = output.prediction.detach(), output.trajectory.activity.detach().abs().mean()
         else:
             total, terms, prediction, rate = self._learned(x, y)
+        self.count(total, terms, prediction, rate, y)
+        return total
+
+    def count(self, total: Tensor, terms: dict[str, Tensor], prediction: Tensor, rate: Tensor, y: Tensor) -> None:
+        """Add a batch to the means of the epoch.
+
+        Raises:
+            ValueError: if the loss is not finite.
+        """
         if not bool(total.isfinite()):
             raise ValueError(f"loss became {total.item()} in epoch {self.current_epoch}: lower optimizer.lr or check the data")
         seen: dict[str, Tensor] = {"loss": total.detach(), **terms, "rate": rate}
         if self.task == "classification":
             seen["accuracy"] = (prediction.argmax(1) == y).float().mean()
         for name, value in seen.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(x)
-        self.samples += len(x)
-        return total
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(y)
+        self.samples += len(y)
 
     def _learned(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """The loss with the gradient of the learning rule: a backward pass through it adds just that to every parameter."""
@@ -98,13 +106,16 @@ class TrainingModule(LightningModule):
         row = {"epoch": float(self.current_epoch), "step": float(self.global_step)}
         row |= {f"train/{name}": value / self.samples for name, value in self.sums.items()}
         self.machine.eval()
-        row |= {f"val/{name}": value for name, value in quality(self.machine, self.validation, self.task).items()}
-        x = self.validation.x[:64].to(self.device)
-        row |= {f"val/{name}": value for name, value in dynamics(self.machine, x).items()}
+        row |= {f"val/{name}": value for name, value in self.measured().items()}
         self.machine.train()
         row["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.row = row
-        self.log("val/loss", row["val/loss"], batch_size=len(x))
+        self.log("val/loss", row["val/loss"], batch_size=1)
+
+    def measured(self) -> dict[str, float]:
+        """Quality and dynamics on the validation batches."""
+        x = self.validation.x[:64].to(self.device)
+        return quality(self.machine, self.validation, self.task) | dynamics(self.machine, x)
 
     def configure_optimizers(self) -> Any:
         optimizer = sgd(self, self.settings.lr) if self.settings.method == "sgd" else self._adamw()

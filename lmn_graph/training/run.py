@@ -12,11 +12,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 import lmn_graph
-from lmn_graph.data import Encoder, Rows, Splits
+from lmn_graph.data import Encoder, Rows, StreamSplits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import PROJECTORS
@@ -26,8 +27,10 @@ from lmn_graph.training.configuration import Config, configure, to_yaml
 from lmn_graph.training.files import load_model, remove_parts, write_text
 from lmn_graph.training.fit import fit, seeded
 from lmn_graph.training.measure import dynamics, quality, steps_taken
-from lmn_graph.training.settings import TrainerSettings
-from lmn_graph.training.splits import SMOKE, DataReader, located
+from lmn_graph.training.settings import StreamSettings, TrainerSettings
+from lmn_graph.training.splits import SMOKE, AnySplits, DataReader, located
+from lmn_graph.training.streams import evaluate_stream, rehearse
+from lmn_graph.training.windows import StreamBatches
 
 _RECORD = {
     "smoke": bool,
@@ -75,7 +78,7 @@ class Run:
         """Epochs of these that leave the task out; never all of them."""
         return min(self.config["loss"]["burn_in"], self.epochs - 1)
 
-    def splits(self, reader: DataReader | None = None) -> Splits:
+    def splits(self, reader: DataReader | None = None) -> AnySplits:
         """The data of the run.
 
         Args:
@@ -168,7 +171,7 @@ def train(
         "data_digest": digest,
     }
     run = Run(Path(folder), config, record)
-    for part in (splits.validation, splits.test):
+    for part in () if isinstance(splits, StreamSplits) else (splits.validation, splits.test):
         if isinstance(part.x, Rows):
             part.x.check()  # else what cannot be read would end the run after all training
     with seeded(config["seed"]):
@@ -214,7 +217,7 @@ def _fit(
     run: Run,
     machine: LatticeMachine,
     loss: TotalLoss,
-    splits: Splits,
+    splits: AnySplits,
     progress: bool,
     callbacks: list[Callback] | None,
     checkpoint: Path | None,
@@ -235,24 +238,29 @@ def _fit(
     return _finish(run, splits, rows, time.perf_counter() - started, pictures)
 
 
-def _finish(run: Run, splits: Splits, rows: list[dict[str, float]], seconds: float, pictures: bool) -> Run:
+def _finish(run: Run, splits: AnySplits, rows: list[dict[str, float]], seconds: float, pictures: bool) -> Run:
     machine = run.machine()
-    metrics = evaluate(machine, splits)
+    metrics = evaluate(machine, splits, stream=StreamSettings(**run.config["stream"]))
     defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     record = {**run.record, "epochs": len(rows), "seconds": round(seconds, 2), "metrics": defined}
     if pictures:
         from lmn_graph.report import plots
 
-        steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
-        taken = {} if steps is None else {"test": steps}
-        plots.save_all(run.folder, rows, machine, splits.test.x[:32], run.burn_in, taken, splits.classes)
+        if isinstance(splits, StreamSplits):
+            taken, shown = {}, splits.test.take(np.linspace(0, len(splits.test) - 1, 32).astype(np.int64))
+        else:
+            steps = steps_taken(machine, Batches(splits.test.x, splits.test.y, 256))
+            taken, shown = {} if steps is None else {"test": steps}, splits.test.x[:32]
+        plots.save_all(run.folder, rows, machine, shown, run.burn_in, taken, splits.classes)
     write_text(run.folder / "run.json", json.dumps(record, indent=2))
     return Run(run.folder, run.config, record)
 
 
-def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dict[str, float]:
-    """Quality and dynamics on a split, as ``test/accuracy``, ``test/branching_ratio`` and so on."""
+def evaluate(machine: LatticeMachine, splits: AnySplits, part: str = "test", *, stream: StreamSettings | None = None) -> dict[str, float]:
+    """Quality and dynamics on a split, as ``test/accuracy``, ``test/branching_ratio`` and so on; ``stream`` says how streams are cut."""
     machine = machine.eval()
+    if isinstance(splits, StreamSplits):
+        return evaluate_stream(machine, splits, part, stream or StreamSettings())
     split = getattr(splits, part)
     scale = splits.encoder.target.scale or (1.0,)
     found = quality(machine, Batches(split.x, split.y, 256), splits.task, scale)
@@ -260,8 +268,15 @@ def evaluate(machine: LatticeMachine, splits: Splits, part: str = "test") -> dic
     return {f"{part}/{name}": value for name, value in found.items()}
 
 
-def _rehearse(config: Config, machine: LatticeMachine, loss: TotalLoss, splits: Splits, batch_size: int) -> None:
+def _rehearse(config: Config, machine: LatticeMachine, loss: TotalLoss, splits: AnySplits, batch_size: int) -> None:
     """One forward pass: parts and losses that do not fit together say so before anything is written."""
+    if isinstance(splits, StreamSplits):
+        settings = StreamSettings(**config["stream"])
+        with isolate_rng():
+            machine.eval()
+            rehearse(machine, loss, StreamBatches(splits.train, settings, batch_size), splits.task, settings)
+            machine.train()
+        return
     x, y = (part[:batch_size] for part in splits.train.tensors)
     with isolate_rng():
         if (augment := build.build_augment(config, splits.in_shape)) is not None:

@@ -74,6 +74,36 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class StreamSettings:
+    """How text and other streams are cut; other data take no notice.
+
+    Args:
+        window: items between two steps of the optimiser (k1), >= 1; of documents, the items between two memory tokens.
+        back: items that a gradient goes back (k2), a multiple of ``window``; none for ``window``.
+        carry: whether the state goes on from window to window; else every window begins anew.
+        by: "lanes" cuts the stream into as many pieces of equal length as a batch has rows, and every row goes on through its own;
+            "documents" are whole in every batch, in a new order every epoch, and gradients go back through all of one.
+        longest: items of a document, with ``by`` documents; what is beyond them is a document of its own.
+    """
+
+    window: int = 64
+    back: int | None = None
+    carry: bool = True
+    by: Literal["lanes", "documents"] = "lanes"
+    longest: int = 512
+
+    def __post_init__(self) -> None:
+        _checks.integer("stream.window", self.window, minimum=1)
+        _checks.integer("stream.longest", self.longest, minimum=2)
+        _checks.flag("stream.carry", self.carry)
+        _checks.choice("stream.by", self.by, ("lanes", "documents"))
+        if self.back is not None and (_checks.integer("stream.back", self.back, minimum=1) % self.window or self.by == "documents"):
+            raise ValueError(f"stream.back must be a multiple of stream.window {self.window}, and none by documents, got {self.back}")
+        if not self.carry and self.back not in (None, self.window):
+            raise ValueError(f"stream.back must be none where stream.carry is False, got {self.back}")
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """The optimiser and its learning-rate schedule.
 
@@ -149,4 +179,10 @@ class TrainerSettings:
         return "bf16-mixed" if self.precision == "bfloat16" or (self.precision == "auto" and able) else "32-true"
 
 
-SETTINGS = {"machine": MachineSettings, "loss": LossSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
+SETTINGS = {
+    "machine": MachineSettings,
+    "loss": LossSettings,
+    "optimizer": OptimizerSettings,
+    "trainer": TrainerSettings,
+    "stream": StreamSettings,
+}

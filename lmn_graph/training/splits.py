@@ -8,13 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmn_graph.data import DATASETS, MissingData, Split, Splits, make_specimen
+from lmn_graph.data import DATASETS, MissingData, Split, Splits, StreamSplits, make_specimen
 from lmn_graph.data._loading import load_pictures
 from lmn_graph.data.base import Rows, chunks
 from lmn_graph.training import build
 from lmn_graph.training.spelling import Config
 
-SMOKE = {"epochs": 1, "samples": 256}
+AnySplits = Splits | StreamSplits
+
+SMOKE = {"epochs": 1, "samples": 256, "items": 4096}
 
 
 class DataReader:
@@ -25,9 +27,9 @@ class DataReader:
 
     def __init__(self) -> None:
         self._options: Any = None
-        self._held: tuple[Splits, str] | None = None
+        self._held: tuple[AnySplits, str] | None = None
 
-    def read(self, config: Config, smoke: bool) -> tuple[Splits, str]:
+    def read(self, config: Config, smoke: bool) -> tuple[AnySplits, str]:
         """The splits that a configuration names, and their digest; of a smoke run a few rows, or a specimen where files are missing.
 
         Raises:
@@ -47,7 +49,7 @@ def located(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, **{key: str(Path(path).expanduser().resolve()) for key, path in paths.items()}}
 
 
-def _load(config: Config, smoke: bool) -> Splits:
+def _load(config: Config, smoke: bool) -> AnySplits:
     """The data; for a smoke run a few rows of them, or a specimen where the files of a dataset are not there."""
     name, options = config["data"]["name"], {key: value for key, value in config["data"].items() if key != "name"}
     try:
@@ -60,14 +62,19 @@ def _load(config: Config, smoke: bool) -> Splits:
         splits = made_up
     if not smoke:
         return splits
+    if isinstance(splits, StreamSplits):
+        few = [stream.first(SMOKE["items"]) for stream in (splits.train, splits.validation, splits.test)]
+        return StreamSplits(splits.name, few[0], few[1], few[2], splits.encoder)
     train, validation, test = (
         Split(split.x[: SMOKE["samples"]], split.y[: SMOKE["samples"]]) for split in (splits.train, splits.validation, splits.test)
     )
     return dataclasses.replace(splits, train=train, validation=validation, test=test)
 
 
-def digest(splits: Splits) -> str:
+def digest(splits: AnySplits) -> str:
     """Tells whether data are the same: every row (or the fingerprint of ``Rows``) and target, and what turns a file into rows."""
+    if isinstance(splits, StreamSplits):
+        return splits.digest()
     found = hashlib.blake2b(digest_size=16)
     for split in (splits.train, splits.validation, splits.test):
         for part in (split.x, split.y):
