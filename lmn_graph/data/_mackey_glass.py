@@ -7,6 +7,7 @@ import numpy as np
 from topologies import _checks
 
 from ._series import forecasts
+from ._streams import StreamSplits
 from .base import DATASETS, Splits
 
 BETA, GAMMA, POWER = 0.2, 0.1, 10
@@ -25,7 +26,8 @@ def mackey_glass(
     validation_fraction: float = 0.1,
     stride: int = 1,
     seed: int = 0,
-) -> Splits:
+    stream: bool = False,
+) -> Splits | StreamSplits:
     """Forecast of the Mackey-Glass series, x' = 0.2 x(t − τ) / (1 + x(t − τ)^10) − 0.1 x(t), one value per unit of time.
 
     Chaotic from τ ≈ 17 on; for τ < arccos(−1/4) / √0.15 = 4.71 the solution comes to rest at 1.
@@ -39,6 +41,8 @@ def mackey_glass(
         validation_fraction: share of the remaining values, the last ones, in (0, 0.9]; at least one row.
         stride: steps from the start of one row to the start of the next.
         seed: seed of the history, a constant in [0.5, 1.3] for t ≤ 0.
+        stream: no rows but the values one after the other, each the target of the one before; ``window``, ``horizon`` and ``stride``
+            mean nothing then.
 
     Raises:
         ValueError: naming the argument; a length that is too short, with the number of values that are needed.
@@ -55,6 +59,7 @@ def mackey_glass(
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
         stride=stride,
+        stream=stream,
     )
 
 

@@ -14,6 +14,7 @@ from topologies import _checks
 from topologies._graph import refuse_without_memory
 
 from ._npz import DAMAGE
+from ._streams import Stream, StreamSplits, ValueEncoder
 from ._target import LARGEST, Target
 from .base import ENCODERS, Encoder, Inputs, Split, Splits, existing
 
@@ -27,7 +28,8 @@ def series(
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
     stride: int = 1,
-) -> Splits:
+    stream: bool = False,
+) -> Splits | StreamSplits:
     """Forecast of a series u: x = u[s : s + window], y = u[s + window − 1 + horizon]; x float32 [n, window].
 
     The values are cut by time into a training, a validation and a test part, and every row lies within one of them: none of the values of
@@ -41,6 +43,8 @@ def series(
         test_fraction: share of all values, the last ones, in (0, 0.9]; at least one row.
         validation_fraction: share of the remaining values, the last ones, in (0, 0.9]; at least one row.
         stride: steps from the start of one row to the start of the next.
+        stream: no rows but the values one after the other, each the target of the one before; ``window``, ``horizon`` and ``stride``
+            mean nothing then.
 
     Raises:
         ValueError: naming the argument, or the row of the file; a file that is too short, with the number of values that are needed.
@@ -56,6 +60,7 @@ def series(
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
         stride=stride,
+        stream=stream,
     )
 
 
@@ -70,7 +75,8 @@ def forecasts(
     validation_fraction: float,
     stride: int,
     column: int = 0,
-) -> Splits:
+    stream: bool = False,
+) -> Splits | StreamSplits:
     """Splits of the values float64 [n] that ``read()`` gives once the other arguments, those of ``series``, are checked.
 
     Args:
@@ -84,6 +90,8 @@ def forecasts(
     _checks.number("test_fraction", test_fraction, above=0, maximum=0.9)
     _checks.number("validation_fraction", validation_fraction, above=0, maximum=0.9)
     values = read()
+    if _checks.flag("stream", stream):
+        return _streamed(name, where, values, test_fraction, validation_fraction)
     span = window + horizon  # values from the first input of a row to its target
     needed = 3 * span + stride  # two rows to train on, one for each of the other splits
     if len(values) < needed:
@@ -102,6 +110,18 @@ def forecasts(
         goals = part[starts + span - 1]
         splits.append(Split(encoder.transform(part, starts), target.encode_numbers(goals[:, None])))
     return Splits(name, splits[0], splits[1], splits[2], encoder)
+
+
+def _streamed(name: str, where: str, values: np.ndarray, test_fraction: float, validation_fraction: float) -> StreamSplits:
+    test = max(2, round(len(values) * test_fraction))
+    rest = len(values) - test
+    validation = max(2, round(rest * validation_fraction))
+    if rest - validation < 2:
+        raise ValueError(f"{where}: {len(values)} values are too few for a stream: at least 6 are needed")
+    parts = np.split(values, [rest - validation, rest])
+    encoder = ValueEncoder(Target.regression("value", parts[0][:, None]))
+    train, held_out, last = (Stream(encoder.target.encode_numbers(part[:, None]).numpy()) for part in parts)
+    return StreamSplits(name, train, held_out, last, encoder)
 
 
 def read_series(path: Path, column: int) -> np.ndarray:

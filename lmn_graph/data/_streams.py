@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Encoder
+from .base import ENCODERS, Encoder, Inputs
 
 BLOCK = 1 << 20  # values that are looked at together
 
@@ -168,3 +169,27 @@ class StreamSplits:
         record: dict[str, Any] = self.encoder.to_dict()
         found.update(json.dumps(record).encode())
         return found.hexdigest()
+
+
+@ENCODERS.register(name="values")
+@dataclass(frozen=True)
+class ValueEncoder(Encoder):
+    """Numbers one after the other, (u − mean) / scale: an item [F] is the input, the next one the target.
+
+    Args:
+        target: what is predicted, F numbers.
+    """
+
+    kind: ClassVar[str] = "values"
+    accepts: ClassVar[str] = "nothing: lmn_graph.forecast continues a series"
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return (self.target.out_features,)
+
+    def encode(self, path: str | Path) -> Inputs:
+        raise ValueError(f"path {str(path)!r} cannot be predicted row by row by a run on a stream: lmn_graph.forecast continues a series")
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> ValueEncoder:
+        return cls(fields["target"])

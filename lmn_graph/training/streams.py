@@ -36,8 +36,6 @@ class StreamModule(TrainingModule):
             raise ValueError(
                 f"learning must be bptt for a stream in a run, got {type(self.learning).__name__}; see lmn_graph.learning.Online"
             )
-        if self.loss.every_step:
-            raise ValueError("loss.every_step must be False for a stream, every item of which has a target of its own, got True")
         self.automatic_optimization = False
         self.stream_settings, self.clip = stream, clip
         self.carried: Any = None
@@ -97,6 +95,8 @@ def advance(machine: LatticeMachine, window: Window, state: Any, settings: Strea
 
 def rehearse(machine: LatticeMachine, loss: Any, batches: StreamBatches, task: str, settings: StreamSettings) -> None:
     """One window forward: parts that do not fit together say so."""
+    if loss.every_step:
+        raise ValueError("loss.every_step must be False for a stream, every item of which has a target of its own, got True")
     window = next(iter(batches))
     batches.position = 0
     window = Window(window.x[:4, :8], window.y[:4, :8], window.starts[:4, :8], 0, True)
@@ -108,7 +108,7 @@ def rehearse(machine: LatticeMachine, loss: Any, batches: StreamBatches, task: s
 
 def measuring(stream: Stream, settings: StreamSettings) -> StreamBatches:
     """The windows on which a split is measured: by lanes, each item once but for those that are no whole lane."""
-    window = min(settings.window, max(1, len(stream) - 2))
+    window = min(settings.window, len(stream) - 1)
     return StreamBatches(stream, StreamSettings(window, carry=settings.carry), LANES, whole=True)
 
 

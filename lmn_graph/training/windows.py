@@ -68,10 +68,8 @@ class StreamBatches:
                 raise ValueError("data must hold a document of at least two items, got none")
             self.lanes = min(batch_size, len(self.pieces))
             return
-        if usable < settings.window + 1:
-            raise ValueError(
-                f"stream.window must be at most {max(usable - 1, 0)} for a stream of {len(stream)} items, got {settings.window}"
-            )
+        if usable < settings.window:
+            raise ValueError(f"stream.window must be at most {usable} for a stream of {len(stream)} items, got {settings.window}")
         self.spare = settings.window - 1 if shuffle else 0
         self.spare = min(self.spare, usable - settings.window)
         self.lanes = max(1, min(batch_size, (usable - self.spare) // settings.window))
