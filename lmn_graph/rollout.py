@@ -112,16 +112,17 @@ def rollout(
     p = rule.prepare(context, graph if graph is None else connectivity)
     if halting is not None:
         may_drop = context is None or type(rule).select is not UpdateRule.select
-        loop = _HaltingLoop(rule, halting, drives, steps, fields, inject, _DROP_FROM if may_drop else math.inf)
+        loop = _HaltingLoop(rule, halting, _each(drives), steps, fields, inject, _DROP_FROM if may_drop else math.inf)
         return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
     options = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
     if (found := rule.run(p, state, drives, steps=steps, **options)) is not None:
         return Trajectory(*found)
+    each = _each(drives)
 
     def segment(state: State, start: int, stop: int) -> tuple[State, list[tuple[Tensor, ...]]]:
         outputs = []
         for t in range(start, stop):
-            state, activity = rule.step(p, state, _drive_at(drives, t, inject))
+            state, activity = rule.step(p, state, _drive_at(each, t, inject))
             outputs.append((activity, *(getattr(state, field) for field in fields)))
         return state, outputs
 
@@ -145,7 +146,7 @@ class _HaltingLoop:
         self,
         rule: UpdateRule,
         unit: HaltingUnit,
-        drives: Tensor | None,
+        drives: tuple[Tensor, ...] | None,
         steps: int,
         fields: tuple[str, ...],
         inject: str,
@@ -179,15 +180,23 @@ class _HaltingLoop:
                 finished.append((samples.index_select(0, stopped), tally.select(stopped)))
                 samples, state, tally = samples.index_select(0, kept), select_samples(state, kept), tally.select(kept)
                 p, some_stopped = self.rule.select(p, kept), False
-                if drives is not None and drives.size(0) == 1:
-                    drives = drives.index_select(2, kept)
+                if drives is not None and len(drives) == 1:
+                    drives = (drives[0].index_select(1, kept),)
         whole = Tally.joined([*finished, (samples, tally)])
         activity, *recorded, weights = columns.batch_first()
         halting = Halting(weights.squeeze(2), whole.steps, whole.steps + (1 - whole.total))
         return Trajectory(activity, whole.mean, dict(zip(self.fields, recorded)), halting)
 
     def segment(
-        self, p: Any, drives: Tensor | None, samples: Tensor, state: State, tally: Tally, some_stopped: bool, start: int, stop: int
+        self,
+        p: Any,
+        drives: tuple[Tensor, ...] | None,
+        samples: Tensor,
+        state: State,
+        tally: Tally,
+        some_stopped: bool,
+        start: int,
+        stop: int,
     ) -> tuple[State, Tally, list[tuple[Tensor, ...]]]:
         outputs = []
         for t in range(start, stop):
@@ -216,11 +225,16 @@ def _boundaries(steps: int, *periods: int | None) -> list[int]:
     return sorted(marks)
 
 
-def _drive_at(drives: Tensor | None, t: int, inject: str) -> Tensor | None:
-    """``drives`` is constant, [1, N, B(, C)], or per step, [T, N, B(, C)]."""
+def _each(drives: Tensor | None) -> tuple[Tensor, ...] | None:
+    """The drives one by one, at once: the gradient of ``drives[t]`` would be as large as all of them, at every step."""
+    return None if drives is None else drives.unbind(0)
+
+
+def _drive_at(drives: tuple[Tensor, ...] | None, t: int, inject: str) -> Tensor | None:
+    """The drive of a step, of a constant one, [N, B(, C)], or of one per step."""
     if drives is None or (inject == "first" and t > 0):
         return None
-    return drives[0] if drives.size(0) == 1 else drives[t]
+    return drives[0] if len(drives) == 1 else drives[t]
 
 
 def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, state: State | None) -> tuple[Tensor | None, int]:

@@ -16,11 +16,12 @@ from ._folder import folder
 from ._listing import check_reading, read_first
 from ._series import series
 from ._shards import RECORD, shards
+from ._streams import StreamSplits
 from ._table import table
 from .base import DATASETS, Splits
 
 
-def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
+def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dict[str, Any]]:
     """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
 
     A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``shards`` where ``lmn preprocess``
@@ -53,7 +54,7 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits], dict[str, Any]]:
     raise ValueError(f"data {str(spec)!r} is of no known kind; expected {accepted}")
 
 
-def load(spec: str | Path, **options: Any) -> Splits:
+def load(spec: str | Path, **options: Any) -> Splits | StreamSplits:
     """The dataset that ``spec`` names or points to; ``options`` are keyword arguments of the function ``resolve`` finds.
 
     Raises:
@@ -86,7 +87,7 @@ def make_specimen(spec: str | Path, **options: Any) -> Splits | None:
     return None if make is None else make(str(spec), {**defaults, **options})
 
 
-def _checked(spec: str | Path, options: dict[str, Any]) -> tuple[Callable[..., Splits], dict[str, Any]]:
+def _checked(spec: str | Path, options: dict[str, Any]) -> tuple[Callable[..., Splits | StreamSplits], dict[str, Any]]:
     """What ``resolve`` finds, if it has all of the options."""
     function, fixed = resolve(spec)
     known = [name for name in inspect.signature(function).parameters if name not in fixed]
