@@ -20,6 +20,7 @@ from lmn_graph.data import DATASETS
 from lmn_graph.halting import HALTING
 from lmn_graph.learning import LEARNING
 from lmn_graph.losses import LOSSES
+from lmn_graph.memory import MEMORY
 from lmn_graph.presets import PRESETS
 from lmn_graph.projectors import PROJECTORS
 from lmn_graph.readouts import READOUTS
@@ -38,6 +39,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "projectors": PROJECTORS,
     "readouts": READOUTS,
     "halting": HALTING,
+    "memory": MEMORY,
     "losses": LOSSES,
     "learning": LEARNING,
     "surrogates": SURROGATES,
