@@ -200,14 +200,15 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _generate(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.data import TextEncoder
     from lmn_graph.generate import generate
     from lmn_graph.training import open_run
 
     run = open_run(known.run)
     encoder = run.encoder
-    if not hasattr(encoder, "tokenizer_"):
+    if not isinstance(encoder, TextEncoder):
         raise ValueError(f"run {known.run!r} must be one on text, got one on {run.record['data']}")
-    tokenizer = encoder.tokenizer_
+    tokenizer = encoder.tokens
     prompt = tokenizer.encode(known.prompt).tolist()
     wishes = {"temperature": known.temperature, "top_k": known.top_k, "seed": known.seed}
     made, shown = list(prompt), ""

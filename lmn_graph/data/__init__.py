@@ -27,6 +27,7 @@ from ._streams import Stream, StreamSplits
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
+from ._text import TextEncoder, check_same_vocabulary, text
 from ._timed_bump import timed_bump
 from ._year_prediction_msd import year_prediction_msd
 from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Rows, Split, Splits
@@ -50,8 +51,10 @@ __all__ = [
     "StreamSplits",
     "TableEncoder",
     "Target",
+    "TextEncoder",
     "arrays",
     "check_reading",
+    "check_same_vocabulary",
     "covertype",
     "digits",
     "domainnet",
@@ -75,6 +78,7 @@ __all__ = [
     "specimen",
     "synthetic_pictures",
     "table",
+    "text",
     "timed_bump",
     "verify_shards",
     "year_prediction_msd",

@@ -18,14 +18,15 @@ from ._series import series
 from ._shards import RECORD, shards
 from ._streams import StreamSplits
 from ._table import table
+from ._text import text
 from .base import DATASETS, Splits
 
 
 def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dict[str, Any]]:
     """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
 
-    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``shards`` where ``lmn preprocess``
-    made it, else ``folder``, .npz → ``arrays``, .npy → ``series``.
+    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``text`` where .txt files are in
+    it, ``shards`` where ``lmn preprocess`` made it, else ``folder``, .txt → ``text``, .npz → ``arrays``, .npy → ``series``.
 
     Raises:
         ValueError: if it is neither, saying what is accepted.
@@ -36,7 +37,8 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dic
         return DATASETS[str(spec)], {}
     path = Path(spec).expanduser()
     name = path.name.lower()
-    accepted = f"a .csv, .tsv or .arff file (.gz too), a folder of class folders, an .npz or .npy file, or one of {', '.join(DATASETS)}"
+    accepted = "a .csv, .tsv or .arff file (.gz too), a folder of class folders, an .npz or .npy file, a .txt file or a folder of them"
+    accepted += f", or one of {', '.join(DATASETS)}"
     if not os.path.exists(path):
         if path.suffix or len(path.parts) > 1:
             raise ValueError(f"data {str(spec)!r} does not exist; expected {accepted}")
@@ -44,9 +46,13 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dic
             f"data {str(spec)!r} is neither a dataset nor a path{did_you_mean(str(spec), list(DATASETS))}; expected {accepted}"
         )
     if path.is_dir():
+        if any(entry.suffix == ".txt" for entry in path.iterdir() if entry.is_file()):
+            return text, {"path": str(path)}
         return shards if (path / RECORD).is_file() else folder, {"path": str(path)}
     if name.endswith(TABLE_ENDINGS):
         return table, {"path": str(path)}
+    if name.endswith(".txt"):
+        return text, {"path": str(path)}
     if name.endswith(".npz"):
         return arrays, {"path": str(path)}
     if name.endswith(".npy"):

@@ -10,6 +10,7 @@ from lmn_graph.projectors.linear import Linear
 from lmn_graph.projectors.low_rank import LowRank
 from lmn_graph.projectors.patchify import Patchify
 from lmn_graph.projectors.stream import Stream
+from lmn_graph.projectors.token_embedding import SharedEmbedding, TokenEmbedding
 from lmn_graph.projectors.vit import ViT
 from lmn_graph.projectors.voxel_cnn import VoxelCNN
 
@@ -25,7 +26,9 @@ __all__ = [
     "Patchify",
     "Projection",
     "Projector",
+    "SharedEmbedding",
     "Stream",
+    "TokenEmbedding",
     "ViT",
     "VoxelCNN",
 ]

@@ -11,6 +11,7 @@ from lmn_graph.readouts.holographic_metric import HolographicMetric
 from lmn_graph.readouts.multi_head_attention import MultiHeadAttention
 from lmn_graph.readouts.overlapping_groups import OverlappingGroups
 from lmn_graph.readouts.rate import Rate
+from lmn_graph.readouts.shared_embedding import SharedEmbedding
 from lmn_graph.readouts.shoreline import Shoreline
 from lmn_graph.readouts.spatio_temporal import SpatioTemporal
 from lmn_graph.readouts.temporal_attention import TemporalAttention
@@ -28,6 +29,7 @@ __all__ = [
     "OverlappingGroups",
     "Rate",
     "Readout",
+    "SharedEmbedding",
     "Shoreline",
     "SpatioTemporal",
     "TemporalAttention",

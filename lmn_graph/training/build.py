@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -51,6 +52,9 @@ GIVEN = {
     "steps",
     "channels",
     "context_dim",
+    "vocabulary",
+    "words",
+    "embedding",
 }  # arguments that the builder gives to the parts of a machine
 GIVEN_TO_RULES = {"topology"}  # a rule's channels are its own to choose; projector and readout follow
 TERMS = ("criticality", "activity", "clustering", "modularity", "ponder")  # losses on the dynamics
@@ -92,19 +96,25 @@ def build_topology(config: dict[str, Any]) -> Data:
     return part("topology", config["topology"])
 
 
-def build_machine(config: dict[str, Any], in_shape: tuple[int, ...], out_features: int) -> LatticeMachine:
-    """The machine of a configuration for inputs and outputs of a given size."""
+def build_machine(
+    config: dict[str, Any], in_shape: tuple[int, ...], out_features: int, classes: Sequence[str] | None = None
+) -> LatticeMachine:
+    """The machine of a configuration for inputs and outputs of a given size; ``classes`` are the words of the outputs, if they have any."""
     settings = MachineSettings(**config["machine"])
     topology = build_topology(config)
     rule = part("rule", config["rule"], topology)
     rule.reference, rule.compile = settings.reference, settings.compile
     # The width of a context is the rule's to choose; a projector that gives none is refused by the machine where one is needed.
     takes = inspect.signature(PROJECTORS[config["projector"]["name"]]).parameters
-    given = {key: value for key, value in {"context_dim": rule.context_dim, "steps": settings.steps}.items() if key in takes}
+    known = {"context_dim": rule.context_dim, "steps": settings.steps, "vocabulary": out_features, "words": classes}
+    given: dict[str, Any] = {key: value for key, value in known.items() if key in takes}
     if "steps" in given and settings.inject != "every":
         raise ValueError(f"machine.inject must be 'every' where the projector drives step by step, got {settings.inject!r}")
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **given)
-    readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels)
+    known = {"embedding": getattr(projector, "embedding", None), "words": classes}
+    takes = inspect.signature(READOUTS[config["readout"]["name"]]).parameters
+    given = {key: value for key, value in known.items() if key in takes}
+    readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels, **given)
     halting = part("halting", config["halting"], topology, channels=rule.channels) if is_named(config, "halting") else None
     memory = part("memory", config["memory"], topology, channels=rule.channels) if is_named(config, "memory") else None
     return LatticeMachine(

@@ -99,7 +99,9 @@ class Run:
             ValueError: if there is no checkpoint yet, or it is damaged or of another machine.
         """
         with isolate_rng():
-            machine = build.build_machine(self.config, tuple(self.record["in_shape"]), self.record["out_features"])
+            machine = build.build_machine(
+                self.config, tuple(self.record["in_shape"]), self.record["out_features"], self.encoder.target.classes
+            )
         path = self.folder / "checkpoints" / "best.safetensors"
         if not path.exists():
             raise ValueError(f"run {str(self.folder)!r} has no model yet ({path.name} is missing); resume it first")
@@ -175,7 +177,7 @@ def train(
         if isinstance(part.x, Rows):
             part.x.check()  # else what cannot be read would end the run after all training
     with seeded(config["seed"]):
-        machine = build.build_machine(config, splits.in_shape, splits.out_features)
+        machine = build.build_machine(config, splits.in_shape, splits.out_features, splits.classes)
         record["parameters"] = build.count_parameters(machine)
         loss = build.build_loss(config, splits.task, run.burn_in, machine)
         build.build_learning(config).check(machine, loss)
@@ -208,7 +210,7 @@ def resume(
     checkpoint = run.folder / "checkpoints" / "last.ckpt"
     remove_parts(run.folder)
     with seeded(run.config["seed"]):
-        machine = build.build_machine(run.config, splits.in_shape, splits.out_features)
+        machine = build.build_machine(run.config, splits.in_shape, splits.out_features, splits.classes)
         loss = build.build_loss(run.config, splits.task, run.burn_in, machine)
         return _fit(run, machine, loss, splits, progress, callbacks, checkpoint if checkpoint.is_file() else None, pictures)
 
