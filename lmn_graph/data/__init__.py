@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._arrays import arrays
 from ._chunks import import_chunks
 from ._columns import Column, TableEncoder
+from ._corpora import babylm, tinystories
 from ._covertype import covertype
 from ._digits import digits
 from ._domainnet import domainnet
@@ -53,6 +54,7 @@ __all__ = [
     "Target",
     "TextEncoder",
     "arrays",
+    "babylm",
     "check_reading",
     "check_same_vocabulary",
     "covertype",
@@ -80,6 +82,7 @@ __all__ = [
     "table",
     "text",
     "timed_bump",
+    "tinystories",
     "verify_shards",
     "year_prediction_msd",
 ]
