@@ -3,10 +3,10 @@
     python benchmarks/text_accuracy.py --text FOLDER [--hold-out persuasion] [--seconds 90] [--seeds 3] [--only NAME …] [--out FILE]
 
 All novels but one are read character by character; the last 5 % of each are for validation, the one held out is the test, its first
-100,000 characters. Every model has the same loop: windows of 64 characters, 32 lanes (the preset with memory tokens: 64 and 32 too), AdamW,
-gradients clipped at 1, a learning rate that rises over a tenth of the time and falls along a cosine. Time is CPU seconds of the training
-steps on one thread, for all of a model alike. Ablations: the state reset at every window; no losses on the dynamics. Finished runs are lines
-of FILE; the same command again goes on, and prints the table.
+100,000 characters. Every model has the same loop: windows of 64 characters, 32 lanes, AdamW, gradients clipped at 1, a learning rate that
+rises over a tenth of the time and falls along a cosine. Time is CPU seconds of the training steps on one thread, as many for all.
+Ablations: the state reset at every window; no losses on the dynamics. Finished runs are lines of FILE; the same command again goes on,
+and prints the table.
 """
 
 from __future__ import annotations

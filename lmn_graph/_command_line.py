@@ -102,6 +102,11 @@ def _preprocess(command: Command) -> None:
     preprocess.add_argument("--shard-size", "--shard_size", type=int, default=1024, metavar="N", help="pictures of a shard; 1024")
     preprocess.add_argument("--verify", action="store_true", help="compare every byte with the checksums")
     preprocess.add_argument("--quiet", action="store_true", help="no progress bar")
+    tokenize = command("tokenize", "turn text into files of tokens once, which training maps into memory", add_help=False)
+    tokenize.set_defaults(format_help=tokenize.format_help)
+    tokenize.add_argument("-h", "--help", action="store_true", help="show this, and every option of the data, if they are named")
+    tokenize.usage = "lmn tokenize DATA --out DIR [--tokenizer FILE] [--OPTION VALUE]"
+    tokenize.add_argument("--out", metavar="DIR", help="folder of the tokens")
 
 
 def _studies(command: Command) -> None:

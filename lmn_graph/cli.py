@@ -1,4 +1,4 @@
-"""The command ``lmn``: train, resume, evaluate, predict, preprocess, sweep, topology, list, doctor.
+"""The command ``lmn``: train, resume, evaluate, predict, generate, preprocess, tokenize, sweep, topology, list, doctor.
 
 Nothing heavy is imported before a command is chosen.
 """
@@ -77,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ValueError(f"unknown command or option {rest[0]!r}; see lmn --help")
         parser.print_help()
         return 0
-    if rest and known.command not in ("train", "preprocess", "sweep", "check-gradients", "topology"):
+    if rest and known.command not in ("train", "preprocess", "tokenize", "sweep", "check-gradients", "topology"):
         raise ValueError(f"unknown option {rest[0]!r} of lmn {known.command}; see lmn {known.command} --help")
     # torch_geometric compiles a few helpers with torch.jit, and torch says so on every import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
@@ -247,6 +247,25 @@ def _preprocess(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _tokenize(known: argparse.Namespace, rest: list[str]) -> int:
+    from lmn_graph.data import resolve, write_tokens
+    from lmn_graph.training.configuration import configure_call, describe_call
+
+    names, rest = _positional(rest)
+    if known.help:
+        print(known.format_help())
+        print(*(f"options of {name}:\n{describe_call(resolve(name)[0], {'path'})}" for name in names), sep="\n")
+        return 0
+    if len(names) != 1 or known.out is None:
+        raise ValueError("one text and a folder must be named: lmn tokenize DATA --out DIR")
+    function, fixed = resolve(names[0])
+    splits = function(**fixed, **configure_call(function, rest, {"path"}))
+    folder = write_tokens(splits, known.out)  # type: ignore[arg-type]
+    print(splits.describe())
+    print(f"lmn train text-soc-tbptt --data {shlex.quote(str(folder))} reads them")
+    return 0
+
+
 def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
     from pathlib import Path
 
@@ -366,6 +385,7 @@ _COMMANDS = {
     "predict": _predict,
     "generate": _generate,
     "preprocess": _preprocess,
+    "tokenize": _tokenize,
     "sweep": _sweep,
     "check-gradients": _check_gradients,
     "topology": _topology,

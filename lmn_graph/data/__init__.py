@@ -28,8 +28,9 @@ from ._streams import Stream, StreamSplits
 from ._synthetic import synthetic_pictures
 from ._table import table
 from ._target import Target
-from ._text import TextEncoder, check_same_vocabulary, text
+from ._text import TextEncoder, text
 from ._timed_bump import timed_bump
+from ._token_files import tokens, write_tokens
 from ._year_prediction_msd import year_prediction_msd
 from .base import DATASETS, ENCODERS, Encoder, Inputs, MissingData, Rows, Split, Splits
 
@@ -56,7 +57,6 @@ __all__ = [
     "arrays",
     "babylm",
     "check_reading",
-    "check_same_vocabulary",
     "covertype",
     "digits",
     "domainnet",
@@ -83,6 +83,8 @@ __all__ = [
     "text",
     "timed_bump",
     "tinystories",
+    "tokens",
     "verify_shards",
+    "write_tokens",
     "year_prediction_msd",
 ]

@@ -216,17 +216,3 @@ class TextEncoder(Encoder):
         if tokenizer.vocabulary != fields["target"].classes:
             raise ValueError("the vocabulary of the target is not that of the tokenizer")
         return cls(fields["target"], fields["tokenizer"])
-
-
-def check_same_vocabulary(given: Encoder, expected: Encoder) -> None:
-    """That two encoders of text number their tokens alike.
-
-    Raises:
-        ValueError: naming the first token that differs.
-    """
-    one, other = (encoder.target.classes or () for encoder in (given, expected))
-    for number, (word, wanted) in enumerate(zip(one, other)):
-        if word != wanted:
-            raise ValueError(f"vocabulary must be the one that the model was trained with: token {number} is {word!r}, not {wanted!r}")
-    if len(one) != len(other):
-        raise ValueError(f"vocabulary must be the one that the model was trained with, of {len(other)} tokens, got {len(one)}")
