@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from lmn_graph.projectors import PROJECTORS, Projector
@@ -26,6 +28,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def in_shape(name: str) -> tuple[int, ...]:
     """Shape of one sample that the projector takes."""
     return IN_SHAPES.get(name, (5,))
+
+
+TOKENS = {"SharedEmbedding", "TokenEmbedding"}  # take whole numbers, through which no gradient goes
+
+
+def sample(name: str, batch: int, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Random input of the projector, float32 [batch, *shape]."""
+    shape = shape or in_shape(name)
+    return torch.randint(0, 256, (batch, *shape)).float() if name in TOKENS else torch.rand(batch, *shape)
 
 
 def has_steps(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from small_projectors import in_shape, small_projector
+from small_projectors import TOKENS, sample, small_projector
 from small_readouts import outputs, pairs
 from small_topologies import arguments_of, small
 from torch import Tensor
@@ -106,18 +106,20 @@ def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topol
 
 
 def check_machine(graph: Data, rule: UpdateRule, projector: str, readout: str, steps: int) -> bool:
-    """The prediction has its shape and is finite, its gradient to the input too; returns whether that is anywhere not zero."""
+    """The prediction has its shape and is finite, its gradient to the input, or to the table of tokens, too; returns whether that is anywhere not zero."""
     classes = outputs(readout, graph, 3)
     parts = (
         small_projector(projector, graph, steps=steps, channels=rule.channels),
         rule,
         READOUTS[readout](graph, classes, steps, channels=rule.channels),
     )
-    x = torch.rand(2, *in_shape(projector), requires_grad=True)
+    x = sample(projector, 2).requires_grad_()
     prediction = LatticeMachine(graph, *parts, steps=steps)(x).prediction
     assert prediction.shape == (2, classes)
     prediction.square().sum().backward()
     assert bool(prediction.isfinite().all())
+    if projector in TOKENS:
+        return bool(parts[0].table.weight.grad.any())
     assert x.grad.isfinite().all()
     return bool(x.grad.any())
 

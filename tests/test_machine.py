@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from small_projectors import in_shape, small_projector
+from small_projectors import sample, small_projector
 
 import topologies
 from lmn_graph import Connectivity, LatticeMachine, Output, rollout
@@ -193,7 +193,7 @@ def test_every_combination_of_parts_fits(projector, rule, readout, some_graph):
         some_graph, small_projector(projector, some_graph, channels=bound.channels, steps=3), bound,
         READOUTS[readout](some_graph, 2, 3, channels=bound.channels), steps=3,
     )  # fmt: skip
-    prediction = machine(torch.randn(2, *in_shape(projector))).prediction
+    prediction = machine(sample(projector, 2)).prediction
     prediction.sum().backward()
     assert prediction.shape == (2, 2)
     assert bool(prediction.isfinite().all())

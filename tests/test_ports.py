@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_projectors import has_steps, in_shape, small_projector
+from small_projectors import has_steps, sample, small_projector
 from torch_geometric.data import Data
 
 import topologies
@@ -29,7 +29,7 @@ def ported(request):
 @pytest.mark.parametrize("channels", [None, 2])
 def test_the_drive_is_zero_everywhere_but_at_the_input_ports(name, channels, ported):
     tail = () if channels is None else (channels,)
-    x = torch.rand(3, *in_shape(name))
+    x = sample(name, 3)
     drive = small_projector(name, ported, channels=channels)(x)
     steps = [len(x[0])] * has_steps(name)
     assert drive.shape == (3, *steps, 12, *tail)

@@ -18,10 +18,10 @@ from lmn_graph.projectors.base import PROJECTORS, Projector
 class TokenEmbedding(Projector):
     r"""drive = head(E_{x_1}, …, E_{x_L}): a row of E [V, D] for every one of L tokens, one after the other into a head.
 
-    x [B, L] are integers in 0 … V − 1; whole floating-point numbers are taken as such.
+    x [B, *in_shape] are integers in 0 … V − 1; whole floating-point numbers are taken as such.
 
     Args:
-        in_shape: (L,); a stream of tokens has L = 1.
+        in_shape: shape of L tokens, such as (L,); a stream of tokens has L = 1.
         topology: the graph to drive.
         channels: None for scalar cells, else C.
         ports: drive the topology's input ports only, where it has them.
@@ -61,8 +61,6 @@ class TokenEmbedding(Projector):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(in_shape, topology, channels=channels, ports=ports)
-        if len(self.in_shape) != 1:
-            raise ValueError(f"in_shape must be (L,), L tokens, for {type(self).__name__}, got {self.in_shape}")
         self.table = TokenTable(vocabulary, width, words=words, vectors=vectors, vector_words=vector_words, frozen=frozen)
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(head, self.in_features * self.table.width, topology, rank=rank, channels=channels, ports=ports)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_projectors import in_shape, small_projector
+from small_projectors import sample, small_projector
 from small_readouts import outputs
 from tiny_runs import assert_same_run, metrics_of, rows_of, tiny_config
 
@@ -40,7 +40,7 @@ def machine_of(rule="TanhLattice", projector=None, readout="Rate"):
     context = {"context_dim": part.context_dim} if part.context_dim else {}
     drives = small_projector(projector, graph, steps=STEPS, channels=part.channels, **context)
     reads = READOUTS[readout](graph, outputs(readout, graph, 3), STEPS, channels=part.channels)
-    return LatticeMachine(graph, drives, part, reads, steps=STEPS), torch.rand(4, *in_shape(projector))
+    return LatticeMachine(graph, drives, part, reads, steps=STEPS), sample(projector, 4)
 
 
 def loss_and_gradient(machine, x, loss, mixed):

@@ -1,0 +1,160 @@
+"""Tables of tokens come from the files that they are said to come from, and one table serves both ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import topologies
+from lmn_graph import LatticeMachine
+from lmn_graph._vectors import TokenTable, read_words, vectors_for
+from lmn_graph.projectors import SharedEmbedding, TokenEmbedding
+from lmn_graph.readouts import SharedEmbedding as SharedReadout
+from lmn_graph.rules import TanhLattice
+from lmn_graph.training.build import count_parameters
+from lmn_graph.training.files import load_model, save_model
+
+GLOVE = "the 1 2\ncat 3 4\n. -1 0.5\n"
+
+
+@pytest.fixture
+def glove(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text(GLOVE, encoding="utf-8")
+    return path
+
+
+def test_vectors_by_words(glove):
+    table, known = vectors_for(["<unk>", "cat", "dog", "the"], glove)
+    assert table.tolist() == [[0, 0], [3, 4], [0, 0], [1, 2]]
+    assert known.tolist() == [False, True, False, True]
+    assert read_words(glove, 2) == ["the", "cat"]
+
+
+def test_vectors_by_a_list_of_words(tmp_path):
+    np.save(tmp_path / "m.npy", np.arange(6, dtype=np.float16).reshape(3, 2))
+    (tmp_path / "words.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    table, known = vectors_for(["c", "x", "a"], tmp_path / "m.npy", words=tmp_path / "words.txt")
+    assert table.tolist() == [[4, 5], [0, 0], [0, 1]]
+    assert known.tolist() == [True, False, True]
+    table, _ = vectors_for(["x", "y", "z"], tmp_path / "m.npy")
+    assert table.tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 1 2\ncat 3\n", "line 2: 1 numbers, but 2 in the lines before"),
+        ("the 1 2\ncat 3 x\n", "line 2: the vector of 'cat' holds what is no number"),
+        ("the 1 2\ncat 3 nan\n", "line 2: the vector of 'cat' holds NaN or inf"),
+        ("the 1 2\n\n", "line 2: must be a word and its numbers"),
+        ("dog 1 2\n", "vectors must hold one of the 2 tokens at least"),
+    ],
+)
+def test_what_are_no_vectors(tmp_path, content, message):
+    (tmp_path / "v.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        vectors_for(["the", "cat"], tmp_path / "v.txt")
+
+
+def test_what_is_no_matrix(tmp_path):
+    np.save(tmp_path / "m.npy", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="must have a row for each of the 2 tokens, got 3"):
+        vectors_for(["a", "b"], tmp_path / "m.npy")
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"o\.npy is not an \.npy file of numbers"):
+        vectors_for(["a"], tmp_path / "o.npy")
+    with pytest.raises(ValueError, match="vectors must be a file"):
+        vectors_for(["a"], tmp_path / "nowhere.npy")
+
+
+def test_a_table_keeps_relations_and_can_be_fixed(glove):
+    """Given vectors are scaled together; those of unknown words are drawn; a frozen table is no parameter but is saved."""
+    words = ["the", "cat", "dog"]
+    table = TokenTable(3, words=words, vectors=glove, frozen=True)
+    assert count_parameters(table) == 0
+    assert "weight" in table.state_dict()
+    torch.testing.assert_close(table.weight[1] / table.weight[0], torch.tensor([3.0, 2.0]))
+    assert table.weight[:2].std() == pytest.approx(1, rel=1e-5)
+    assert bool(table.weight[2].any())
+    assert TokenTable(3, words=words, vectors=glove).weight.requires_grad
+    for options, message in (
+        ({"width": 5}, "width must be that of the vectors, 2"),
+        ({"words": None}, "need tokens that are words"),
+        ({"vectors": torch.zeros(2, 2)}, r"vectors must be finite numbers \[3, D\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TokenTable(3, **{"words": words, "vectors": glove, **options})
+
+
+@pytest.mark.parametrize("head", ["linear", "low-rank", "cp"])
+def test_a_drive_is_the_head_of_the_rows(head):
+    graph = topologies.grid(4, 2)
+    projector = TokenEmbedding((2,), graph, vocabulary=7, width=3, head=head, rank=2)
+    x = torch.tensor([[0, 6], [3, 3]])
+    rows = torch.stack([torch.cat([projector.table.weight[a], projector.table.weight[b]]) for a, b in x.tolist()])
+    torch.testing.assert_close(projector(x), projector.head(rows))
+    torch.testing.assert_close(projector(x.float()), projector(x))
+
+
+@pytest.mark.parametrize("x", [torch.tensor([[0.5]]), torch.tensor([[7]]), torch.tensor([[-1]]), torch.tensor([[True]])])
+def test_what_is_no_token_is_refused(x):
+    with pytest.raises(ValueError, match="x must hold tokens"):
+        TokenEmbedding((1,), topologies.grid(3, 2), vocabulary=7)(x)
+
+
+def shared_machine():
+    graph = topologies.grid(3, 2)
+    projector = SharedEmbedding((1,), graph, vocabulary=5, width=4)
+    readout = SharedReadout(graph, 5, 2, embedding=projector.embedding)
+    return LatticeMachine(graph, projector, TanhLattice(graph), readout, steps=2)
+
+
+def test_one_table_in_and_out(tmp_path):
+    """Counted once, its gradient that of both uses, restored at both ends."""
+    machine = shared_machine().double()
+    assert machine.projector.table is machine.readout.table
+    assert count_parameters(machine) == sum(parameter.numel() for parameter in set(machine.parameters()))
+    x = torch.tensor([[0], [3], [4]])
+    machine(x).prediction.square().sum().backward()
+    found = machine.projector.table.weight.grad.clone()
+    weight = machine.projector.table.weight.detach()
+    ends = [weight.clone().requires_grad_() for _ in range(2)]
+    drive = machine.projector.head(ends[0][x.flatten()])
+    activity = machine.run(drive).activity
+    z = machine.readout.norm(machine.readout.inner(activity.mean(1)))
+    prediction = z @ ends[1].t() / 2 + machine.readout.bias
+    prediction.square().sum().backward()
+    torch.testing.assert_close(found, ends[0].grad + ends[1].grad, rtol=1e-10, atol=1e-12)
+    assert all(bool(end.grad.any()) for end in ends)
+    save_model(machine, tmp_path / "m.safetensors")
+    other = shared_machine().double()
+    load_model(other, tmp_path / "m.safetensors")
+    assert other.projector.table is other.readout.table
+    torch.testing.assert_close(other(x).prediction, machine(x).prediction)
+
+
+def test_a_shared_table_must_fit():
+    graph = topologies.grid(3, 2)
+    with pytest.raises(ValueError, match="embedding must be for 6 tokens, got one for 5"):
+        SharedReadout(graph, 6, 2, embedding=TokenTable(5, 4))
+    with pytest.raises(ValueError, match="width must be that of the shared table, 4"):
+        SharedReadout(graph, 5, 2, embedding=TokenTable(5, 4), width=3)
+
+
+@pytest.mark.skipif("LMN_DATA" not in os.environ, reason="needs the published vectors")
+def test_published_vectors():
+    """GloVe's text form and the matrix of a small BERT beside its vocabulary."""
+    folder = Path(os.environ["LMN_DATA"]) / "text"
+    table, known = vectors_for(["the", "king", "queen", "xyzzyx"], folder / "glove-6b-50d-20k.txt")
+    assert table.shape == (4, 50)
+    assert known.tolist() == [True, True, True, False]
+    assert torch.cosine_similarity(table[1], table[2], 0) > 0.7
+    words = (folder / "bert-vocab.txt").read_text(encoding="utf-8").split("\n")
+    row = words.index("king")
+    table, _ = vectors_for(["king"], folder / "word-embeddings-minilm.f16.npy", words=folder / "bert-vocab.txt")
+    assert np.array_equal(table[0], np.load(folder / "word-embeddings-minilm.f16.npy")[row].astype(np.float32))
