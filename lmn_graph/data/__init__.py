@@ -21,6 +21,7 @@ from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
 from ._pictures import PictureEncoder
 from ._preprocess import preprocess
+from ._price_windows import BarEncoder, kraken
 from ._series import SeriesEncoder, series
 from ._shards import shards, verify_shards
 from ._specimen import specimen
@@ -38,6 +39,7 @@ __all__ = [
     "DATASETS",
     "ENCODERS",
     "ArrayEncoder",
+    "BarEncoder",
     "Column",
     "Encoder",
     "Inputs",
@@ -67,6 +69,7 @@ __all__ = [
     "higgs",
     "imagenet",
     "import_chunks",
+    "kraken",
     "listed",
     "load",
     "mackey_glass",

@@ -9,15 +9,15 @@ import numpy as np
 
 from ._ohlcvt import Bars
 
-Features = Literal["bars", "averages"]
+Features = Literal["bars", "moving-averages"]
 FEATURES: dict[str, tuple[str, ...]] = {
     "bars": (
         *("return", "high", "low", "volume", "trades", "rsi", "fast", "slow", "volatility"),
         *("hour_sin", "hour_cos", "day_sin", "day_cos"),
     ),
-    "averages": tuple(f"average_{k}" for k in range(2, 102)),
+    "moving-averages": tuple(f"average_{k}" for k in range(2, 102)),
 }
-WARM_UP = {"bars": 52, "averages": 100}  # bars at the start of a piece that no window begins with
+WARM_UP = {"bars": 52, "moving-averages": 100}  # bars at the start of a piece that no window begins with
 PERIOD = 14  # of the relative strength index
 FAST, SLOW, SPREAD = 12, 26, 20  # bars of the two exponential averages, and of volatility and mean volume
 HOUR, DAY = 3600, 86_400
@@ -53,7 +53,8 @@ def averages(close: np.ndarray) -> np.ndarray:
     import pandas
 
     prices = pandas.Series(close)
-    return np.stack([close / prices.rolling(k).mean().to_numpy() - 1 for k in range(2, 102)], 1)
+    means = (np.maximum(prices.rolling(k).mean().to_numpy(), close / k) for k in range(2, 102))  # never 0 by rounding
+    return np.stack([close / mean - 1 for mean in means], 1)
 
 
 def indicators(bars: Bars) -> np.ndarray:
@@ -120,7 +121,7 @@ def _beside_mean(values: np.ndarray) -> np.ndarray:
     """ln((v + m) / 2m), with m the mean of the last bars, v among them: free of the unit; 0 where nothing was traded in all of them."""
     import pandas
 
-    mean = pandas.Series(values).rolling(SPREAD).mean().to_numpy()
-    traded = pandas.Series(values).rolling(SPREAD).max().to_numpy() > 0  # a running mean leaves rounding behind large values
-    mean = np.where(traded, np.maximum(mean, values / SPREAD), 1.0)
-    return np.where(traded, np.log((values + mean) / (2 * mean)), 0.0)
+    last = pandas.Series(values).rolling(SPREAD)
+    most = last.max().to_numpy()
+    mean = np.where(most > 0, np.maximum(last.mean().to_numpy(), most / SPREAD), 1.0)  # rounding of the running mean may leave 0
+    return np.where(most > 0, np.log((values + mean) / (2 * mean)), 0.0)
