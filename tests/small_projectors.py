@@ -12,12 +12,13 @@ from torch_geometric.data import Data
 from lmn_graph.projectors import PROJECTORS, Projector
 
 IN_SHAPES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Backbone", "ConcatenatedQuery", "Patchify", "ViT", "VoxelCNN"), (4, 5)),
+    **dict.fromkeys(("Backbone", "ConcatenatedQuery", "Conv1d", "Patchify", "ViT", "VoxelCNN"), (4, 5)),
     "Stream": (3, 5),
 }  # of those that do not take any shape
 OPTIONS: dict[str, dict[str, Any]] = {
     "Backbone": {"model": "shufflenet_v2_x0_5"},
     "ConcatenatedQuery": {"width": 8, "layers": 1, "patch": 2},
+    "Conv1d": {"width": 4},
     "Patchify": {"patch": 2},
     "Stream": {"density": 1.0},
     "ViT": {"width": 8, "layers": 1, "patch": 2},

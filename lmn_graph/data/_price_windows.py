@@ -150,7 +150,7 @@ def _make_up(name: str, options: dict[str, Any]) -> Splits:
     """The first rows of a random walk of prices, through the same code."""
     chosen = _checked(**{key: value for key, value in options.items() if key not in ("root", "pairs")})
     chosen = chosen._replace(test_fraction=0.2, validation_fraction=0.25, memory=True)
-    count = WARM_UP[chosen.features] + 2 * chosen.gap + 6 * (chosen.span + SIZES[1] * chosen.stride)
+    count = 2 * chosen.gap + 2 * (WARM_UP[chosen.features] + SIZES[0] * chosen.stride) + 6 * chosen.span
     generator = np.random.default_rng(0)
     close = 100 * np.exp(np.cumsum(generator.normal(0, 0.01, count)))
     opening = np.concatenate([[100.0], close[:-1]])

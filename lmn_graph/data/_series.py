@@ -187,6 +187,10 @@ class SeriesEncoder(Encoder):
         scaled = self.target.encode_numbers(values[:, None])[:, 0].numpy()
         return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(scaled, self.window)[starts])
 
+    def baselines(self, split: Split, train: Split) -> dict[str, torch.Tensor]:
+        """The training mean, and the last value of the window."""
+        return {"mean": train.y.mean(0).expand(len(split), -1), "last_value": split.x[:, -1:]}  # type: ignore[index]
+
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> SeriesEncoder:
         return cls(fields["target"], fields["window"], fields["horizon"], fields["column"])

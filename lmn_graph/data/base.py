@@ -173,6 +173,10 @@ class Encoder(ABC):
         """Predictions [n, out_features] as the user's own words or units: see ``Target.decode``."""
         return self.target.decode(prediction)
 
+    def baselines(self, split: Split, train: Split) -> dict[str, Tensor]:
+        """Predictions [n, out_features] of the rows of ``split`` that need no model, by name; none where the data know none."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """A record of JSON types from which ``Encoder.from_dict`` builds an equal encoder."""
         return json.loads(json.dumps({"kind": self.kind, **dataclasses.asdict(self)}))

@@ -3,6 +3,7 @@
 from lmn_graph.projectors.backbone import Backbone
 from lmn_graph.projectors.base import PROJECTORS, Projection, Projector
 from lmn_graph.projectors.concatenated_query import ConcatenatedQuery
+from lmn_graph.projectors.conv1d import Conv1d
 from lmn_graph.projectors.cp_tensor import CPTensor
 from lmn_graph.projectors.hypernetwork import Hypernetwork
 from lmn_graph.projectors.identity import Identity
@@ -19,6 +20,7 @@ __all__ = [
     "Backbone",
     "CPTensor",
     "ConcatenatedQuery",
+    "Conv1d",
     "Hypernetwork",
     "Identity",
     "Linear",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmn_graph import criticality
-from lmn_graph.data.base import Rows
+from lmn_graph.data.base import Rows, Split, Splits
 from lmn_graph.losses.base import continued
 from lmn_graph.machine import LatticeMachine, Output
 from lmn_graph.training.batches import Batches
@@ -84,6 +84,16 @@ def _quality(prediction: Tensor, target: Tensor, task: str, scale: Sequence[floa
         "rmse": float((error * error.new_tensor(scale)).square().mean().sqrt()),
         "mae": float((error * error.new_tensor(scale)).abs().mean()),
     }
+
+
+def baselines(splits: Splits, part: str) -> dict[str, float]:
+    """How well what needs no model predicts, for data that know it: ``baseline_majority``, an accuracy; or ``baseline_mean_rmse``,
+    ``baseline_last_value_rmse`` and so on, in units of the target."""
+    split: Split = getattr(splits, part)
+    found = splits.encoder.baselines(split, splits.train)
+    measured, kind = ("accuracy", "") if splits.task == "classification" else ("rmse", "_rmse")
+    scale = splits.encoder.target.scale or (1.0,)
+    return {f"baseline_{name}{kind}": _quality(guess, split.y, splits.task, scale)[measured] for name, guess in found.items()}
 
 
 @torch.no_grad()

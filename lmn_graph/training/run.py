@@ -26,7 +26,7 @@ from lmn_graph.training.batches import Batches
 from lmn_graph.training.configuration import Config, configure, to_yaml
 from lmn_graph.training.files import load_model, remove_parts, write_text
 from lmn_graph.training.fit import fit, seeded
-from lmn_graph.training.measure import dynamics, quality, steps_taken
+from lmn_graph.training.measure import baselines, dynamics, quality, steps_taken
 from lmn_graph.training.settings import StreamSettings, TrainerSettings
 from lmn_graph.training.splits import SMOKE, AnySplits, DataReader, located
 from lmn_graph.training.streams import evaluate_stream, rehearse
@@ -259,14 +259,14 @@ def _finish(run: Run, splits: AnySplits, rows: list[dict[str, float]], seconds: 
 
 
 def evaluate(machine: LatticeMachine, splits: AnySplits, part: str = "test", *, stream: StreamSettings | None = None) -> dict[str, float]:
-    """Quality and dynamics on a split, as ``test/accuracy``, ``test/branching_ratio`` and so on; ``stream`` says how streams are cut."""
+    """Quality, dynamics and baselines on a split: ``test/accuracy``, ``test/branching_ratio`` and so on; ``stream`` cuts streams."""
     machine = machine.eval()
     if isinstance(splits, StreamSplits):
         return evaluate_stream(machine, splits, part, stream or StreamSettings())
     split = getattr(splits, part)
     scale = splits.encoder.target.scale or (1.0,)
     found = quality(machine, Batches(split.x, split.y, 256), splits.task, scale)
-    found |= dynamics(machine, split.x)
+    found |= dynamics(machine, split.x) | baselines(splits, part)
     return {f"{part}/{name}": value for name, value in found.items()}
 
 

@@ -41,6 +41,7 @@ def test_import_is_light() -> None:
 
 def test_registered_names() -> None:
     assert list(data.DATASETS) == [
+        "babylm",
         "covertype",
         "digits",
         "domainnet",
@@ -49,13 +50,15 @@ def test_registered_names() -> None:
         "helena",
         "higgs",
         "imagenet",
+        "kraken",
         "mackey-glass",
         "mnist",
         "synthetic-pictures",
         "timed-bump",
+        "tinystories",
         "year-prediction-msd",
     ]
-    assert list(data.ENCODERS) == ["arrays", "pictures", "series", "table"]
+    assert list(data.ENCODERS) == ["arrays", "bars", "pictures", "series", "table", "text", "values"]
 
 
 def test_splits_say_what_a_model_needs() -> None:
@@ -190,7 +193,7 @@ def test_resolve_prefers_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     ("spec", "message"),
     [
         ("didgits", "neither a dataset nor a path; did you mean 'digits'"),
-        ("quux", "neither a dataset nor a path; known: covertype, digits, domainnet, fashion-mnist, food101, helena, higgs, imagenet,"),
+        ("quux", "neither a dataset nor a path; known: babylm, covertype, digits, domainnet, fashion-mnist, food101, helena, higgs,"),
         ("missing.csv", "'missing.csv' does not exist; expected"),
         ("no/such/folder", "'no/such/folder' does not exist"),
         ("", "data must be the name"),
@@ -213,7 +216,7 @@ def test_options_work_on_a_command_line(function: Callable[..., Splits]) -> None
     """jsonargparse reads every signature and finds a help text for every option."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function, "data", skip={"path"})
-    option = "horizon" if function is data.series else "seed"
+    option = next(name for name in ("seed", "horizon", "documents") if name in inspect.signature(function).parameters)
     assert parser.parse_args([f"--data.{option}", "3"]).data[option] == 3
     described = inspect.getdoc(function) or ""
     assert all(f"{name}: " in described for name in inspect.signature(function).parameters)
