@@ -16,12 +16,14 @@ from lmn_graph.rules.base import State
 if TYPE_CHECKING:
     from lmn_graph.machine import LatticeMachine
 
+CACHED = 1 << 21  # numbers of activity in one rollout: longer ones leave the processor's cache and take more time, not less
+
 
 def run_stream(machine: LatticeMachine, x: Tensor, state: State | None, starts: Tensor | None) -> tuple[Tensor, Trajectory, State]:
     """What :meth:`LatticeMachine.stream` returns.
 
-    The steps of many items are one rollout wherever nothing but the state goes from one item to the next; a rule that makes weights of
-    every item, or a machine that halts, is run item by item.
+    The steps of many items are one rollout where nothing but the state goes from one item to the next, as many as stay in a processor's
+    cache; a rule that makes weights of every item, or a machine that halts, is run item by item.
     """
     if machine.inject == "state":
         raise ValueError("inject must be 'every' or 'first' for a stream, whose state is carried on, got 'state'")
@@ -39,10 +41,11 @@ def run_stream(machine: LatticeMachine, x: Tensor, state: State | None, starts: 
             raise ValueError(f"state must be the Memory that the machine passes on, got {type(memory).__name__}")
         state = machine.run(machine.memory.read(memory)).state
     together = not (machine.rule.context_dim or machine.halting) and inputs.state is None
-    marks = {0, items} if together else set(range(items + 1))
+    size = batch * machine.steps * machine.rule.num_nodes * (machine.rule.channels or 1)  # numbers of activity an item
+    marks = {items, *range(0, items, max(1, CACHED // size) if together else 1)}
     if starts is not None:
         marks |= set(starts.any(0).nonzero().flatten().tolist())
-    spans = []
+    spans, predictions = [], []
     for first, stop in pairwise(sorted(marks)):
         part = Projection(*(None if value is None else _items(value, batch, first, stop) for value in inputs))  # type: ignore[arg-type]
         begins = _column(starts, first)
@@ -51,14 +54,19 @@ def run_stream(machine: LatticeMachine, x: Tensor, state: State | None, starts: 
             state = _renewed(state, fresh, begins)
         spans.append(_together(machine, part.drive, state) if together else machine.run(_single(part), state))
         state = spans[-1].state
-    trajectory = Trajectory(torch.cat([machine.seen(span) for span in spans], 1), spans[-1].state, {})
-    each = trajectory.activity.unflatten(1, (items, machine.steps))
-    prediction = machine.readout(each.flatten(0, 1)).unflatten(0, (batch, items))
+        seen = machine.seen(spans[-1]).unflatten(1, (stop - first, machine.steps))
+        predictions.append(machine.readout(seen.flatten(0, 1)).unflatten(0, (batch, stop - first)))
+    trajectory = Trajectory(_joined([machine.seen(span) for span in spans]), spans[-1].state, {})
+    prediction = _joined(predictions)
     if machine.memory is None or memory is None:
         return prediction, trajectory, trajectory.state
     for column in () if starts is None else range(1, items):  # what was remembered belongs to a document that has ended
         memory = _renewed(memory, machine.memory.initial(batch), _column(starts, column))
-    return prediction, trajectory, machine.memory.write(memory, each[:, -1])
+    return prediction, trajectory, machine.memory.write(memory, seen[:, -1])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _column(starts: Tensor | None, item: int) -> Tensor | None:

@@ -106,7 +106,7 @@ def test_every_rule_runs_on_every_topology_or_names_what_it_requires(rule, topol
 
 
 def check_machine(graph: Data, rule: UpdateRule, projector: str, readout: str, steps: int) -> bool:
-    """The prediction has its shape and is finite, its gradient to the input or the tokens too; returns whether that is anywhere not zero."""
+    """Its prediction has its shape and is finite, its gradient to the input or the tokens too; returns whether that is not zero."""
     classes = outputs(readout, graph, 3)
     parts = (
         small_projector(projector, graph, steps=steps, channels=rule.channels),

@@ -191,11 +191,10 @@ def test_a_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, more):
     assert not any("carried" in name for name in alone.machine().state_dict())
 
 
-def test_a_run_on_a_stream_is_measured_drawn_and_used(tmp_path):
+def test_a_run_on_a_stream_is_measured_and_used(tmp_path):
     run = train(config_of(), tmp_path / "run", progress=False)
     assert run.metrics["test/r2"] > 0.5
     assert {"test/rmse", "test/baseline_last_value_rmse", "test/lyapunov"} <= run.metrics.keys()
-    assert any((tmp_path / "run").rglob("*.png"))
     again = open_run(tmp_path / "run")
     settings = StreamSettings(**again.config["stream"])
     assert evaluate(again.machine(), again.splits(), stream=settings) == run.metrics
