@@ -81,17 +81,18 @@ def read_bars(path: Path, interval: int, missing: Missing, longest_gap: int) -> 
             < low; a negative volume or number of trades; bars out of order, twice, between two intervals, or missing where that is refused.
     """
     table = _read(path)
-    time, prices = table[:, 0], table[:, 1:5]
-    _refuse(path, (time != np.floor(time)) | (time < 0) | (time >= LAST), lambda row: f"time must be whole seconds, got {time[row]:g}")
-    _refuse(path, ~(prices > 0).all(1), lambda row: f"prices must be > 0, got {prices[row].min():g}")
+    time, prices, traded = table[:, 0], table[:, 1:5], table[:, 5:]
+    whole = (time == np.floor(time)) & (time >= 0) & (time < LAST)
+    _refuse(path, ~whole, lambda row: f"time must be whole seconds, got {time[row]:g}")
+    _refuse(path, prices.min(axis=1) <= 0, lambda row: f"prices must be > 0, got {prices[row].min():g}")
     _refuse(path, prices[:, 1] < prices[:, 2], lambda row: f"high must be >= low, got high {prices[row, 1]:g}, low {prices[row, 2]:g}")
-    for column in (5, 6):
-        values = table[:, column]
-        _refuse(path, values < 0, lambda row, v=values, c=column: f"{COLUMNS[c]} must be >= 0, got {v[row]:g}")
+    _refuse(path, traded[:, 0] < 0, lambda row: f"volume must be >= 0, got {traded[row, 0]:g}")
+    _refuse(path, traded[:, 1] < 0, lambda row: f"trades must be >= 0, got {traded[row, 1]:g}")
     seconds = time.astype(np.int64)
     _check_steps(path, seconds, 60 * interval, missing)
-    far = np.diff(seconds, prepend=seconds[0]) > 60 * interval * longest_gap
-    return Bars(path, seconds, *(np.ascontiguousarray(column) for column in table[:, 1:].T), piece=np.cumsum(far))
+    piece = np.cumsum(np.diff(seconds, prepend=seconds[0]) > 60 * interval * longest_gap)
+    opening, high, low, close, volume, trades = (np.ascontiguousarray(column) for column in table[:, 1:].T)
+    return Bars(path, seconds, opening, high, low, close, volume, trades, piece)
 
 
 def _check_steps(path: Path, seconds: np.ndarray, step: int, missing: Missing) -> None:

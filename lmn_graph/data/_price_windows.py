@@ -241,7 +241,7 @@ def kraken(
     return _split("kraken", (read_bars(path, interval, missing, longest_gap) for path in files), options)
 
 
-kraken.specimen = _make_up  # type: ignore[attr-defined]
+kraken.specimen = _make_up
 
 
 def _checked(*, gap: int | None, **options: Any) -> _Options:
