@@ -16,6 +16,7 @@ from ._higgs import higgs
 from ._imagenet import imagenet
 from ._listing import Listed, Listing, check_reading, listed, read_listing
 from ._loading import load, make_specimen, resolve
+from ._lorenz import lorenz
 from ._mackey_glass import mackey_glass
 from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
@@ -72,6 +73,7 @@ __all__ = [
     "kraken",
     "listed",
     "load",
+    "lorenz",
     "mackey_glass",
     "make_specimen",
     "mnist",

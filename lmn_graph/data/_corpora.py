@@ -37,7 +37,8 @@ def tinystories(
     Args:
         root: folder that holds ``TinyStories-train.txt`` and ``TinyStories-valid.txt``, or their V2-GPT4 forms, stories with a line
             ``<|endoftext|>`` between them.
-        tokenizer, words: as those of ``text``.
+        tokenizer: "characters", "words" or a file, as that of ``text``.
+        words: with "words" or vectors, how many at most.
         documents: the first so many stories of each file only; None for all.
         validation_fraction: share of the training stories, the last ones, in (0, 0.9].
         download: fetch the files through ``datasets``, streamed, and keep them in ``root``; at most ``documents`` of each.
@@ -81,7 +82,8 @@ def babylm(
 
     Args:
         root: folder with the publisher's ``*.train``, ``*.dev`` and ``*.test`` files, there or in folders ``train_10M``, ``dev``, ``test``.
-        tokenizer, words: as those of ``text``.
+        tokenizer: "characters", "words" or a file, as that of ``text``.
+        words: with "words" or vectors, how many at most.
         documents: the first so many files of each part only; None for all.
 
     Raises:
