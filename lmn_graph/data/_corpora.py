@@ -56,7 +56,7 @@ def tinystories(
     if download and None in files:
         for part, split in (("train", "train"), ("valid", "validation")):
             if _present(folder, (f"TinyStories-{part}.txt",)) is None:
-                _fetch(source, split, folder / f"TinyStories-{part}.txt", documents)
+                _fetch("tinystories", source, split, folder / f"TinyStories-{part}.txt", documents, f"{SEPARATOR}\n")
         files = [folder / f"TinyStories-{part}.txt" for part in ("train", "valid")]
     if files[0] is None or files[1] is None:
         raise MissingData(
@@ -77,6 +77,8 @@ def babylm(
     tokenizer: str = "characters",
     words: int = 20_000,
     documents: int | None = None,
+    download: bool = False,
+    source: str = "nilq/babylm-10M",
 ) -> StreamSplits:
     """BabyLM: what a child hears and reads in ten million words; a file of the publisher is a document.
 
@@ -85,6 +87,8 @@ def babylm(
         tokenizer: "characters", "words" or a file, as that of ``text``.
         words: with "words" or vectors, how many at most.
         documents: the first so many files of each part only; None for all.
+        download: fetch the lines through ``datasets``, streamed, and keep them in ``root`` as one file of each part.
+        source: the dataset's name there, or a folder that ``datasets`` can read, with the splits train, validation and test.
 
     Raises:
         MissingData: if the files are not there.
@@ -93,6 +97,9 @@ def babylm(
     Source: A. Warstadt et al., "Findings of the BabyLM challenge", 2023.
     """
     folder, found = Path(root).expanduser(), []
+    for part, split in (("train", "train"), ("dev", "validation"), ("test", "test")) if download else ():
+        if not any(folder.rglob(f"*.{part}")):
+            _fetch("babylm", source, split, folder / f"babylm.{part}", None, "")
     for part, places in (
         ("train", ("train_10M", "babylm_10M", "")),
         ("dev", ("dev", "babylm_dev", "")),
@@ -132,8 +139,8 @@ def _splits(name: str, train: Any, validation: Any, test: Any, tokenizer: str, w
     return StreamSplits(name, parts[0], parts[1], parts[2], TextEncoder.of(made))
 
 
-def _fetch(source: str, split: str, file: Path, count: int | None) -> None:
-    """The texts of a split, one by one as they come, as a file that is there whole or not at all."""
+def _fetch(name: str, source: str, split: str, file: Path, count: int | None, end: str) -> None:
+    """The texts of a split, one by one as they come, each with ``end`` behind it, as a file that is there whole or not at all."""
     from datasets import load_dataset
 
     try:
@@ -143,9 +150,9 @@ def _fetch(source: str, split: str, file: Path, count: int | None) -> None:
             for number, row in enumerate(rows):
                 if number == count:
                     break
-                out.write(f"{str(row['text']).strip()}\n{SEPARATOR}\n")
+                out.write(f"{str(row['text']).strip()}\n{end}")
     except (OSError, ConnectionError, KeyError, ValueError) as error:
-        raise MissingData(f"tinystories: {source} cannot be fetched: {' '.join(str(error).split())[:300]}") from None
+        raise MissingData(f"{name}: {source} cannot be fetched: {' '.join(str(error).split())[:300]}") from None
 
 
 def _specimen(name: str, options: dict[str, Any]) -> StreamSplits:

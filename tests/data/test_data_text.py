@@ -241,6 +241,22 @@ def test_stories_come_through_datasets_once(tmp_path, monkeypatch):
     assert kept.digest() == splits.digest()
 
 
+def test_a_childs_words_come_through_datasets_once(tmp_path, monkeypatch):
+    """Line by line, as one document of each part."""
+    import datasets
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for part in ("train", "validation", "test"):
+        rows = [json.dumps({"text": f"line {number} of {part}"}) for number in range(6)]
+        (source / f"{part}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    asked = {"root": str(tmp_path / "root"), "download": True, "source": str(source)}
+    splits = data.load("babylm", **asked)
+    assert splits.encoder.tokens.decode(splits.train.values.tolist()) == "".join(f"line {number} of train\n" for number in range(6))
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    assert data.load("babylm", **asked).digest() == splits.digest()
+
+
 def test_nothing_half_fetched_is_left(tmp_path):
     with pytest.raises(data.MissingData, match="cannot be fetched"):
         data.load("tinystories", root=str(tmp_path), download=True, source=str(tmp_path / "nowhere"))
