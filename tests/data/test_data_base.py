@@ -51,6 +51,7 @@ def test_registered_names() -> None:
         "higgs",
         "imagenet",
         "kraken",
+        "lorenz",
         "mackey-glass",
         "mnist",
         "synthetic-pictures",
