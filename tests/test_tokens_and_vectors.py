@@ -15,7 +15,8 @@ from lmn_graph._vectors import TokenTable, read_words, vectors_for
 from lmn_graph.projectors import SharedEmbedding, TokenEmbedding
 from lmn_graph.readouts import SharedEmbedding as SharedReadout
 from lmn_graph.rules import TanhLattice
-from lmn_graph.training.build import count_parameters
+from lmn_graph.training import configure
+from lmn_graph.training.build import build_machine, count_parameters
 from lmn_graph.training.files import load_model, save_model
 
 GLOVE = "the 1 2\ncat 3 4\n. -1 0.5\n"
@@ -136,6 +137,15 @@ def test_one_table_in_and_out(tmp_path):
     load_model(other, tmp_path / "m.safetensors")
     assert other.projector.table is other.readout.table
     torch.testing.assert_close(other(x).prediction, machine(x).prediction)
+
+
+def test_a_frozen_table_is_the_classes_too():
+    """In the preset with frozen embeddings the metric compares with a learned map of the projector's rows, which are no parameters."""
+    config = configure("text-soc-frozen", [], ["--topology.L", "3"])
+    machine = build_machine(config, (1,), 7, [str(number) for number in range(7)])
+    assert torch.equal(machine.readout.table, machine.projector.table.weight)
+    assert machine.readout.class_factors().shape == (7, machine.readout.rank)
+    assert not any("table" in name for name, _ in machine.named_parameters())
 
 
 def test_a_shared_table_must_fit():

@@ -30,7 +30,8 @@ class TokenEmbedding(Projector):
         width: D; None for that of ``vectors``, or 64.
         vectors: a file of vectors, ``word v1 … vD`` a line as GloVe has them, or an .npy matrix [W, D]; a tensor [V, D]; None draws E.
         vector_words: the words of a matrix, one a line, such as BERT's ``vocab.txt``; None where its rows are those of the tokens.
-        frozen: E is not learned: given vectors stay, and what there is no vector for stays as it was drawn.
+        frozen: E is not learned: given vectors stay, and what there is no vector for stays as it was drawn. In a machine built from a
+            configuration, a readout with a ``table`` of class embeddings, such as ``HolographicMetric``, is given it too.
         head: "linear"; "low-rank" or "cp", canonical polyadic factors per lattice axis, of rank ``rank``.
         rank: R >= 1.
         dropout: probability of leaving out a feature of an embedding while training.
@@ -64,6 +65,11 @@ class TokenEmbedding(Projector):
         self.table = TokenTable(vocabulary, width, words=words, vectors=vectors, vector_words=vector_words, frozen=frozen)
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(head, self.in_features * self.table.width, topology, rank=rank, channels=channels, ports=ports)
+
+    @property
+    def fixed(self) -> Tensor | None:
+        """E where it is not learned, for readouts that compare with embeddings of the classes; else None."""
+        return self.table.weight if self.table.frozen else None
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew; given vectors are what they were."""

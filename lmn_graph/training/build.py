@@ -111,7 +111,7 @@ def build_machine(
     if "steps" in given and settings.inject != "every":
         raise ValueError(f"machine.inject must be 'every' where the projector drives step by step, got {settings.inject!r}")
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **given)
-    known = {"embedding": getattr(projector, "embedding", None), "words": classes}
+    known = {"embedding": getattr(projector, "embedding", None), "table": getattr(projector, "fixed", None), "words": classes}
     takes = inspect.signature(READOUTS[config["readout"]["name"]]).parameters
     given = {key: value for key, value in known.items() if key in takes}
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels, **given)
