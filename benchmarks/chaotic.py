@@ -1,7 +1,7 @@
 """Chaotic series in one step and in closed loop, beside an echo state network of as many nodes.
 
     pip install reservoirpy
-    python benchmarks/chaotic.py --laser santafe_laser.npy [--nodes 512] [--seeds 3]
+    python benchmarks/chaotic.py --laser santafe_laser.npy|lorenz|mackey-glass [--nodes 512] [--seeds 3]
 
 The laser's 10,093 values have mean 0 and variance 1 over the first 6,000, on which everything is trained; those after 7,000 are the test.
 Ridge penalties are those of the best closed loop on the values between. The error is the mean squared one over the variance of the test: 1
@@ -27,6 +27,8 @@ from torch import Tensor
 import topologies
 from lmn_graph import LatticeMachine
 from lmn_graph.data import Stream
+from lmn_graph.data._lorenz import integrate_lorenz
+from lmn_graph.data._mackey_glass import integrate
 from lmn_graph.forecast import closed_loop
 from lmn_graph.projectors import Linear
 from lmn_graph.readouts import Rate
@@ -149,15 +151,24 @@ def steadiest(make: Callable[[float], Model], series: np.ndarray) -> Model:
     return min(models, key=lambda model: errors(series[:TEST], model, TRAIN, 10)[1])
 
 
+def read(name: str) -> np.ndarray:
+    """The values of a file, or 10,000 generated ones."""
+    if name == "lorenz":
+        return integrate_lorenz(11_000, 0.02, np.array([1.0, 1.0, 20.0]))[1000:, 0]
+    if name == "mackey-glass":
+        return integrate(10_500, 17, 0.9)[500:]
+    return np.load(name, allow_pickle=False).astype(np.float64).ravel()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--laser", required=True)
+    parser.add_argument("--laser", required=True, help='an .npy file of at least 7,700 values, or "lorenz" or "mackey-glass", generated')
     parser.add_argument("--nodes", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    series = np.load(given.laser, allow_pickle=False).astype(np.float64).ravel()
+    series = read(given.laser)
     series = (series - series[:TRAIN].mean()) / series[:TRAIN].std()
 
     def reservoir(seed: int, ridge: float) -> Model:
