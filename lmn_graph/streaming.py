@@ -30,6 +30,8 @@ def run_stream(machine: LatticeMachine, x: Tensor, state: State | None, starts: 
     if not isinstance(x, Tensor) or x.dim() < 3 or x.size(0) == 0 or x.size(1) == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x must have shape [B, W, *in_shape] with at least one item, got {got}")
+    if not x.is_floating_point() and not machine.projector.takes_tokens:
+        raise ValueError(f"projector must take tokens for a stream of them, as TokenEmbedding does, got {type(machine.projector).__name__}")
     batch, items = x.shape[:2]
     if starts is not None and (starts.dtype != torch.bool or starts.shape != (batch, items)):
         raise ValueError(f"starts must be bool [{batch}, {items}], got {starts.dtype} {list(starts.shape)}")

@@ -170,6 +170,11 @@ def test_what_is_no_stream_is_refused(x, starts, message):
         machine_on(topologies.grid(3, 2)).stream(x, starts=starts)
 
 
+def test_tokens_need_a_projector_that_takes_them():
+    with pytest.raises(ValueError, match="projector must take tokens for a stream of them, as TokenEmbedding does, got Linear"):
+        machine_on(topologies.grid(3, 2)).stream(torch.zeros(1, 2, 2, dtype=torch.int64))
+
+
 def test_an_input_that_is_the_state_cannot_be_carried():
     with pytest.raises(ValueError, match="inject must be 'every' or 'first'"):
         machine_on(topologies.grid(3, 2), inject="state").stream(torch.zeros(1, 2, 2))
@@ -189,6 +194,7 @@ def test_generation_shows_the_machine_what_it_said(monkeypatch):
     """Each drawn token is the next input, the state is carried, and the same seed says the same."""
     graph = topologies.grid(3, 2)
     machine = machine_on(graph, features=1)
+    machine.projector.takes_tokens = True
     shown = []
     stream = machine.stream
 

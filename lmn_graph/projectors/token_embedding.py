@@ -43,6 +43,7 @@ class TokenEmbedding(Projector):
     """
 
     paths: ClassVar[tuple[str, ...]] = ("vectors", "vector_words")
+    takes_tokens: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -181,6 +181,7 @@ def test_growth_of_dead_damage(generator):
     assert (weight.grad == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "below"), [(0.02, True), (0.6, False)], ids=["from below", "from above"])
 def test_descent_moves_the_counted_ratio_to_the_target(gain, below, generator):
     """Descending (ρ − 1)² brings the ratio of damage counted on fresh flips to 1, from both sides."""

@@ -29,6 +29,7 @@ def _splits(**changes: Split) -> Splits:
     return Splits("toy", encoder=ArrayEncoder(Target("y", ("a", "b")), (3,)), **parts)
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     """`import lmn_graph.data` loads none of the libraries that only some datasets need."""
     code = (

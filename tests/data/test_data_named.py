@@ -49,6 +49,7 @@ def test_digits_test_rows_do_not_depend_on_the_validation_share() -> None:
     assert torch.equal(data.digits().test.x, data.digits(validation_fraction=0.3).test.x)
 
 
+@pytest.mark.slow
 def test_mnist_reads_the_publishers_files(mnist_files: tuple[str, int]) -> None:
     """The publisher's test file, in its order, is the test split; validation comes out of the training file, class by class."""
     root, held = mnist_files

@@ -355,6 +355,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\r\0", exclude_
 cells = st.one_of(words, st.sampled_from(["1", "2.5", "", "a,b", 'say "no"', "two\nlines", "NA", "true"]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=12))
 def test_lines_are_those_of_the_file(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
@@ -509,6 +510,7 @@ def test_a_target_with_a_logarithm_is_a_quantity(write: Write) -> None:
     assert data.table(path, target="y", log="y").task == "regression"
 
 
+@pytest.mark.slow
 def test_diamonds_on_logarithmic_axes(diamonds_csv: Path) -> None:
     """Price is close to a power of carat: their logarithms correlate more than they do; a few zeros in x, y, z are no matter."""
     plain = data.load(diamonds_csv, target="price")

@@ -33,6 +33,7 @@ def test_louvain_finds_cliques_and_the_karate_clubs():
     assert int(louvain(KARATE, resolution=4).max()) > int(louvain(KARATE, resolution=0.2).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 5])
 def test_louvain_ends_where_gains_are_equal_but_for_rounding(seed):
     """Rewired directed lattices without weights: on several of these NetworkX by itself never comes to an end."""

@@ -194,6 +194,7 @@ def test_hooks_and_parametrised_weights_get_the_gradient_as_from_a_backward_pass
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_from_the_global_generator_and_is_as_large_as_asked(machine_on, batch_for, gradients_by, compiler):
     """The mean over many draws is the clean gradient, since noise enters linearly; the spread grows with σ."""
     machine = machine_on(topologies.raster(4, 3), steps=4)

@@ -427,6 +427,7 @@ def test_processes_share_a_file(written):
     assert checked(written / "fresh" / "one.sqlite") == 600
 
 
+@pytest.mark.slow
 def test_killed_processes_leave_a_file_that_works(written):
     """Whatever each had finished is there, and nothing is damaged."""
     assert 7 * (5 + 3 * 7) <= checked(written / "killed" / "one.sqlite") < 600

@@ -425,6 +425,7 @@ def test_a_bad_argument_is_named(random_graph, name):
 own_warning = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
 
+@pytest.mark.slow
 @own_warning
 @pytest.mark.parametrize(("name", "reset"), [("lattice", "none"), ("random_graph", "zero"), ("multigraph", "subtract")])
 def test_a_traced_step_equals_the_eager_one_on_three_graphs(request, normal, name, reset):

@@ -340,6 +340,7 @@ def test_undirected_graphs_are_equally_likely(degree):
     assert uniform(seen, possible) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "into"),
     [((1, 1, 1), (1, 1, 1)), ((1, 1, 0, 0), (0, 0, 1, 1)), ((2, 1, 1, 1), (1, 1, 1, 2)), ((1, 1, 1, 1), (1, 1, 1, 1))],
@@ -370,6 +371,7 @@ def swapped_alike(edges):
             yield kept | {(edge, sign) for edge in new}
 
 
+@pytest.mark.slow
 def test_signed_graphs_are_equally_likely():
     """All graphs within reach of swaps of edges of one sign, found by brute force: each is visited equally often, and no other."""
     start = {(0, 1): 1.0, (2, 3): 1.0, (3, 4): 1.0, (0, 2): -1.0, (1, 3): -1.0, (4, 5): -1.0}
@@ -397,6 +399,7 @@ def test_little_is_left_of_the_wiring(data):
     assert abs(overlap - chance) < 5 * math.sqrt(2 * chance)
 
 
+@pytest.mark.slow
 def test_dense_graphs():
     """A complete graph has one wiring; one edge short of it per node the complement is what moves."""
     full = topologies.complete(9)

@@ -89,6 +89,7 @@ def test_a_killed_run_goes_on(stable, data, alone_long, tmp_path):
     assert_same_run(alone_long, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(stable, data, alone_long, tmp_path):
     folder = tmp_path / "run"
     stable.start("train", "--data", data, *TINY, *LONG, "--out", folder)
@@ -98,6 +99,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(stable, data, alo
     assert_same_run(alone_long, folder)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_final_stage_only_ends(stable, data, alone_long, tmp_path):
     folder = tmp_path / "run"
     stable.start("train", "--data", data, *TINY, *LONG, "--out", folder)

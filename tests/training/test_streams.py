@@ -169,7 +169,11 @@ def config_of(*more):
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--stream.back", "24"), ("--memory", "MemoryToken", "--memory.width", "8"), ("--stream.carry", "false")]
+    "more",
+    [
+        ("--stream.back", "24"),
+        *(pytest.param(more, marks=pytest.mark.slow) for more in ((), ("--memory", "MemoryToken"), ("--stream.carry", "false"))),
+    ],
 )
 def test_a_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, more):
     """Parameters, metrics and everything after: equal bit for bit to a run left alone, though the carried state is no buffer."""

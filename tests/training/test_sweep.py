@@ -190,6 +190,7 @@ def test_only_one_sweep_then_the_others(file, done, trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on(stable, file, done, tmp_path):
     """Ctrl-C in the middle: what is finished is in the tables, the line says how to go on, and the end is that of the sweep left alone."""
     folder = tmp_path / "a sweep"
