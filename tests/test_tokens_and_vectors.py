@@ -15,8 +15,9 @@ from lmn_graph._vectors import TokenTable, read_words, vectors_for
 from lmn_graph.projectors import SharedEmbedding, TokenEmbedding
 from lmn_graph.readouts import SharedEmbedding as SharedReadout
 from lmn_graph.rules import TanhLattice
-from lmn_graph.training import configure
+from lmn_graph.training import configure, open_run, train
 from lmn_graph.training.build import build_machine, count_parameters
+from lmn_graph.training.check import check_gradients
 from lmn_graph.training.files import load_model, save_model
 
 GLOVE = "the 1 2\ncat 3 4\n. -1 0.5\n"
@@ -146,6 +147,40 @@ def test_a_frozen_table_is_the_classes_too():
     assert torch.equal(machine.readout.table, machine.projector.table.weight)
     assert machine.readout.class_factors().shape == (7, machine.readout.rank)
     assert not any("table" in name for name, _ in machine.named_parameters())
+
+
+def test_vectors_of_a_readout_come_from_its_configuration(glove):
+    """By the names of the classes; named there, they are taken rather than those that the projector keeps."""
+    config = configure("text-soc-frozen", [], ["--topology.L", "3", "--readout.vectors", str(glove)])
+    machine = build_machine(config, (1,), 3, ["cat", ".", "the"])
+    assert machine.readout.table.tolist() == [[3, 4], [-1, 0.5], [1, 2]]
+    assert machine.projector.fixed.shape == (3, 64)
+    with pytest.raises(ValueError, match=r"readout\.words"):
+        configure("text-soc-frozen", [], ["--readout.words", "a"])
+
+
+def test_a_run_keeps_where_the_vectors_of_its_classes_are(tmp_path, monkeypatch):
+    """Started from the folder of the data and the vectors, opened from another."""
+    lines = [f"{n % 7},{n % 5},{('cat', 'the')[n % 2]}\n" for n in range(60)]
+    (tmp_path / "data.csv").write_text("a,b,kind\n" + "".join(lines), encoding="utf-8")
+    (tmp_path / "glove.txt").write_text(GLOVE, encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ("--data", "data.csv", "--data.target", "kind", "--readout", "HolographicMetric", "--readout.vectors", "glove.txt")
+    small = ("--topology.L", "3", "--topology.dim", "2", "--machine.steps", "3", "--trainer.epochs", "1", "--criticality", "none")
+    run = train(configure("tanh-lattice", [], [*given, *small]), tmp_path / "run", progress=False, pictures=False)
+    assert run.config["readout"]["vectors"] == str(tmp_path / "glove.txt")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_run(tmp_path / "run").machine().readout.table.tolist() == [[3, 4], [1, 2]]
+
+
+def test_gradients_are_compared_on_a_machine_that_knows_its_classes(tmp_path):
+    """A local rule and back-propagation agree on a readout whose rows are found by the names of the classes."""
+    (tmp_path / "glove.txt").write_text("3 1 2\n8 -1 0.5\n", encoding="utf-8")
+    small = ("--data", "digits", "--topology.rows", "8", "--topology.cols", "4", "--machine.steps", "8", "--learning", "rtrl")
+    readout = ("--readout", "HolographicEmbedding", "--readout.vectors", str(tmp_path / "glove.txt"))
+    _, found = check_gradients(configure("filter-mnist", [], [*small, *readout]), samples=4)
+    assert all(agreement.cosine == pytest.approx(1, abs=1e-9) for agreement in found)
 
 
 def test_a_shared_table_must_fit():

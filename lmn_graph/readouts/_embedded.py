@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Data
 
+from lmn_graph._vectors import vectors_for
 from lmn_graph.readouts.base import Readout
 from topologies import _checks
 
@@ -30,11 +33,15 @@ class Embedded(Readout):
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature of z while training.
         table: fixed embeddings of the classes, [K, W], kept in the state; None learns them.
+        vectors: a file of them instead, for ``lmn_graph._vectors.vectors_for``; classes without a vector get a random one of the same size.
+        vector_words: the words of a matrix.
+        words: the classes as words.
         channels: None for scalar cells, else C.
         ports: read the topology's output ports only, where it has them.
     """
 
     table: Tensor | None
+    paths: ClassVar[tuple[str, ...]] = ("vectors", "vector_words")
 
     def __init__(
         self,
@@ -46,6 +53,9 @@ class Embedded(Readout):
         skip: int,
         dropout: float,
         table: Tensor | None,
+        vectors: str | None,
+        vector_words: str | None,
+        words: Sequence[str] | None,
         channels: int | None,
         ports: bool,
     ) -> None:
@@ -53,6 +63,12 @@ class Embedded(Readout):
         self.skip = _checks.integer("skip", skip, minimum=0, maximum=self.steps - 1)
         self.dropout = nn.Dropout(_checks.number("dropout", dropout, minimum=0.0, maximum=1.0))
         self.norm = nn.LayerNorm(_checks.integer("width", width, minimum=2))
+        if vectors is not None:
+            if table is not None:
+                raise ValueError(f"vectors must be None with a table, got {str(vectors)!r}")
+            table = _read(vectors, vector_words, words, self.out_features)
+        elif vector_words is not None:
+            raise ValueError(f"vector_words must be None without vectors, got {str(vector_words)!r}")
         table = None if table is None else _checked(table, self.out_features)
         self.register_buffer("table", table)
         self.embedding = nn.Parameter(torch.empty(self.out_features if table is None else table.size(1), width))
@@ -101,6 +117,19 @@ class Embedded(Readout):
     def read(self, activity: Tensor) -> Tensor:
         z = self.dropout(self.norm(self.embed(activity[:, self.skip :])))
         return self.scale * self.similarity(z, self.class_factors()) + self.bias
+
+
+def _read(vectors: str, vector_words: str | None, words: Sequence[str] | None, classes: int) -> Tensor:
+    """A table of embeddings from a file; rows that it does not have are drawn, as long as those that it has."""
+    if words is None:
+        if vector_words is not None or not str(vectors).endswith(".npy"):
+            raise ValueError(f"vectors of words need classes that are words, got {str(vectors)!r} for outputs 0 … {classes - 1}")
+        words = [str(number) for number in range(classes)]
+    elif len(words) != classes or len(set(words)) != classes:
+        raise ValueError(f"words must be {classes} different words, one per class, got {len(words)}, of which {len(set(words))} differ")
+    table, known = vectors_for(words, vectors, words=vector_words)
+    table[~known] = torch.randn(int((~known).sum()), table.size(1)) * table[known].square().mean().sqrt()
+    return table
 
 
 def _checked(table: Tensor, classes: int) -> Tensor:

@@ -22,6 +22,7 @@ class Readout(nn.Module):
     Attributes:
         num_nodes: N.
         num_read: P, the number of nodes that :meth:`read` gets: the output ports, or all nodes.
+        paths: arguments that name files; a run keeps them with their full paths.
         additive: whether the prediction is the sum over time of :meth:`each`: then it can be added up as the steps come.
 
     Args:
@@ -36,6 +37,7 @@ class Readout(nn.Module):
     """
 
     output_index: Tensor | None
+    paths: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool] = False
 
     def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, ports: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch_geometric.data import Data
@@ -30,11 +32,16 @@ class EmbeddingDot(Embedded):
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature of z while training.
         table: fixed embeddings of the classes, [K, W], of which e is a learned linear map; None learns e itself.
+        vectors: a file of them instead of ``table``, ``word v1 … vW`` a line as GloVe has them, or an .npy matrix; classes without a
+            vector get a random one.
+        vector_words: the words of a matrix, one a line; None where row k is that of class k.
+        words: the classes as words, to look up ``vectors``. A machine built from a configuration gives them.
         channels: None for scalar cells, else C.
         ports: read the topology's output ports only, where it has them.
 
     Raises:
-        ValueError: if an argument is out of range, or ``table`` is no finite floating-point tensor with a row per class.
+        ValueError: if an argument is out of range, ``table`` is no finite floating-point tensor with a row per class, or a file
+            holds no vectors of the classes.
 
     Source: the embedding dot product readout of the Lattice Machine Networks repository; frozen word embeddings of classes as in A. Frome
     et al., "DeViSE", 2013.
@@ -51,12 +58,26 @@ class EmbeddingDot(Embedded):
         skip: int = 0,
         dropout: float = 0.0,
         table: Tensor | None = None,
+        vectors: str | None = None,
+        vector_words: str | None = None,
+        words: Sequence[str] | None = None,
         channels: int | None = None,
         ports: bool = True,
     ) -> None:
         self.cosine = _checks.flag("cosine", cosine)
         super().__init__(
-            topology, out_features, steps, width=width, skip=skip, dropout=dropout, table=table, channels=channels, ports=ports
+            topology,
+            out_features,
+            steps,
+            width=width,
+            skip=skip,
+            dropout=dropout,
+            table=table,
+            vectors=vectors,
+            vector_words=vector_words,
+            words=words,
+            channels=channels,
+            ports=ports,
         )
         self.map = nn.Linear(self.num_read * (self.channels or 1), width)
 

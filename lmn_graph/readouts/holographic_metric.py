@@ -32,11 +32,16 @@ class HolographicMetric(HolographicEmbedding):
         skip: steps left out at the start, 0 <= skip < T.
         dropout: probability of leaving out a feature of z while training.
         table: fixed embeddings of the classes, [K, W], of which e is a learned linear map; None learns e itself.
+        vectors: a file of them instead of ``table``, ``word v1 … vW`` a line as GloVe has them, or an .npy matrix; classes without a
+            vector get a random one.
+        vector_words: the words of a matrix, one a line; None where row k is that of class k.
+        words: the classes as words, to look up ``vectors``. A machine built from a configuration gives them.
         channels: None for scalar cells, else C.
         ports: read the topology's output ports only, where it has them.
 
     Raises:
-        ValueError: if an argument is out of range, or ``table`` is no finite floating-point tensor with a row per class.
+        ValueError: if an argument is out of range, ``table`` is no finite floating-point tensor with a row per class, or a file
+            holds no vectors of the classes.
 
     Source: the holographic metric readout of the Lattice Machine Networks repository; distances to one embedding per class as in J. Snell
     et al., "Prototypical networks for few-shot learning", 2017.

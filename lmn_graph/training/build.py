@@ -111,7 +111,9 @@ def build_machine(
     if "steps" in given and settings.inject != "every":
         raise ValueError(f"machine.inject must be 'every' where the projector drives step by step, got {settings.inject!r}")
     projector = part("projector", config["projector"], in_shape, topology, channels=rule.channels, **given)
-    known = {"embedding": getattr(projector, "embedding", None), "table": getattr(projector, "fixed", None), "words": classes}
+    # Vectors that the readout names are its own choice; else it takes those that the projector keeps.
+    table = getattr(projector, "fixed", None) if config["readout"].get("vectors") is None else None
+    known = {"embedding": getattr(projector, "embedding", None), "table": table, "words": classes}
     takes = inspect.signature(READOUTS[config["readout"]["name"]]).parameters
     given = {key: value for key, value in known.items() if key in takes}
     readout = part("readout", config["readout"], topology, out_features, settings.steps, channels=rule.channels, **given)

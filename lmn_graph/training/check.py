@@ -29,7 +29,7 @@ def check_gradients(config: Config, samples: int = 32) -> tuple[str, list[Agreem
     if isinstance(splits, StreamSplits):
         raise ValueError(f"data must be rows, each with a target, to compare gradients on, got a stream: {splits.describe()}")
     with seeded(config["seed"]):
-        machine = build.build_machine(config, splits.in_shape, splits.out_features).double()
+        machine = build.build_machine(config, splits.in_shape, splits.out_features, splits.classes).double()
         loss = build.build_loss(config, splits.task, 0, machine).double()
         x, y = (part[:samples] for part in splits.train.tensors)
         return splits.describe(), compare(machine, x.double(), y.double() if y.is_floating_point() else y, learning, loss=loss)

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -21,6 +22,7 @@ from lmn_graph.data import Encoder, Rows, StreamSplits
 from lmn_graph.losses import TotalLoss
 from lmn_graph.machine import LatticeMachine
 from lmn_graph.projectors import PROJECTORS
+from lmn_graph.readouts import READOUTS
 from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.configuration import Config, configure, to_yaml
@@ -161,6 +163,7 @@ def train(
     """
     _check_free(Path(folder))
     config = {**config, "data": located(config["data"]), "projector": _located(config["projector"], smoke)}
+    config["readout"] = _full(config["readout"], READOUTS[config["readout"]["name"]].paths)
     splits, digest = (reader or DataReader()).read(config, smoke)
     record = {
         "version": lmn_graph.__version__,
@@ -294,9 +297,13 @@ def _located(projector: Config, smoke: bool) -> Config:
         projector = {**projector, "weights": None}
     if smoke and "cache" in projector:
         projector = {**projector, "cache": None}
-    names = [name for name in PROJECTORS[projector["name"]].paths if isinstance(projector.get(name), str)]
-    names = [name for name in names if (name, projector[name]) != ("weights", "default")]  # torchvision's own are no file
-    return {**projector, **{name: str(Path(projector[name]).expanduser().resolve()) for name in names}}
+    names = [name for name in PROJECTORS[projector["name"]].paths if (name, projector.get(name)) != ("weights", "default")]
+    return _full(projector, names)  # torchvision's own weights are no file
+
+
+def _full(options: Config, paths: Sequence[str]) -> Config:
+    """Options of a part, of which those that name files have full paths."""
+    return {**options, **{name: str(Path(options[name]).expanduser().resolve()) for name in paths if isinstance(options.get(name), str)}}
 
 
 def _check_free(folder: Path) -> None:

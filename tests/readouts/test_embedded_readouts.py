@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from allocations import Allocations
@@ -125,6 +126,59 @@ def test_a_given_table_is_fixed_and_its_projection_is_learned(name, lattice, nor
     assert READERS[name](lattice, 4, 5, table=kept.double()).class_factors().dtype == torch.float32
 
 
+@pytest.fixture
+def glove(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("the 1 2 3\ndog 4 5 6\ncat 0 0 -7\n", encoding="utf-8")
+    return str(path)
+
+
+@every_reader
+def test_vectors_of_a_file_are_the_table_row_by_row(name, lattice, glove, tmp_path):
+    """By the names of the classes, from text or from a matrix with its words; without words row k is that of class k."""
+    words = ["cat", "dog"]
+    expected = torch.tensor([[0.0, 0.0, -7.0], [4.0, 5.0, 6.0]])
+    readout = READERS[name](lattice, 2, 5, vectors=glove, words=words)
+    assert torch.equal(readout.table, expected)
+    assert torch.equal(readout.state_dict()["table"], expected)
+    torch.testing.assert_close(readout.class_factors(), expected @ readout.embedding)
+    matrix, listed = str(tmp_path / "m.npy"), tmp_path / "words.txt"
+    np.save(matrix, np.array([[4, 5, 6], [1, 2, 3], [0, 0, -7]], dtype=np.float16))
+    listed.write_text("dog\nthe\ncat\n", encoding="utf-8")
+    assert torch.equal(READERS[name](lattice, 2, 5, vectors=matrix, vector_words=str(listed), words=words).table, expected)
+    rows = torch.tensor([[4.0, 5.0, 6.0], [1.0, 2.0, 3.0], [0.0, 0.0, -7.0]])
+    for words in (None, ["cat", "dog", "a horse"]):
+        assert torch.equal(READERS[name](lattice, 3, 5, vectors=matrix, words=words).table, rows)
+
+
+def test_classes_without_a_vector_differ_and_are_as_long_as_the_others(lattice, glove):
+    words = ["cat", *(f"nothing {number}" for number in range(2000)), "dog"]
+    table = HolographicMetric(lattice, 2002, 5, vectors=glove, words=words).table
+    assert torch.equal(table[[0, -1]], torch.tensor([[0.0, 0.0, -7.0], [4.0, 5.0, 6.0]]))
+    assert len(table.unique(dim=0)) == 2002
+    drawn = table[1:-1].square().sum(1).mean()
+    assert float(drawn) == pytest.approx((49 + 77) / 2, rel=0.1)
+
+
+@every_reader
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"words": ["cat", "dog"], "table": torch.ones(2, 3)}, "vectors must be None with a table, got '.*glove.txt'"),
+        ({}, r"vectors of words need classes that are words, got '.*glove.txt' for outputs 0 … 1"),
+        ({"words": ["cat"]}, "words must be 2 different words, one per class, got 1, of which 1 differ"),
+        ({"words": ["cat", "cat"]}, "words must be 2 different words, one per class, got 2, of which 1 differ"),
+        ({"words": ["horse", "cow"]}, "vectors must hold one of the 2 tokens at least, got none of them"),
+        ({"words": ["horse", "cow"], "vectors": "nowhere.npy"}, "vectors must be a file, got 'nowhere.npy'"),
+        ({"vectors": "m.npy", "vector_words": "w.txt"}, "vectors of words need classes that are words, got 'm.npy'"),
+        ({"vectors": None, "vector_words": "w.txt"}, "vector_words must be None without vectors, got 'w.txt'"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(name, options, message, lattice, glove):
+    with pytest.raises(ValueError, match=message):
+        READERS[name](lattice, 2, 5, **{"vectors": glove, **options})
+
+
 @every_reader
 @pytest.mark.parametrize("size", [None, 1e-3, 50.0])
 @pytest.mark.parametrize("classes", [1, 300])
@@ -228,6 +282,19 @@ def test_nothing_is_larger_than_the_history(name, channels):
     with Allocations() as made:
         readout(activity).square().sum().backward()
     assert made.largest <= activity.nbytes < 4 * 8 * 200 * 16 * (channels or 1)
+
+
+@every_reader
+@pytest.mark.parametrize("given", [False, True])
+def test_a_vocabulary_of_words_costs_its_table_and_its_predictions(name, given):
+    """30,522 classes, forward and backward: no tensor is larger than [K, D] or [B, K], and few are there at once."""
+    classes, width, batch = 30522, 16, 16
+    readout = READERS[name](topologies.grid(4, 2), classes, 4, **{WIDTH[name]: width}, table=torch.randn(classes, 20) if given else None)
+    activity = torch.rand(batch, 4, 16)
+    with Allocations() as made:
+        readout(activity).square().sum().backward()
+    assert made.largest <= 4 * classes * max(width, batch)
+    assert made.peak <= 8 * 4 * classes * max(width, batch) < 4 * batch * classes * width
 
 
 @every_reader
