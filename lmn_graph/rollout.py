@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from lmn_graph._columns import Columns, ScatteredColumns
+from lmn_graph._frames import frame_at, frames_of
 from lmn_graph._precision import full_precision, is_autocast, widened
 from lmn_graph.halting import Halting, HaltingUnit, Tally, over_samples, select_samples
 from lmn_graph.rules.base import State, UpdateRule
@@ -63,8 +65,8 @@ def rollout(
 
     Args:
         rule: the update rule.
-        drive: constant ``[B, N]``, per step ``[B, T, N]`` with T = steps (each with a last axis C where the rule has
-            channels), or None for an undriven run from a given ``state``.
+        drive: constant ``[B, N]``, per step ``[B, T, N]`` with T = steps, or ``[B, F, N]``, each of F frames for T / F steps (all with
+            a last axis C where the rule has channels); None for an undriven run from a given ``state``.
         steps: number of steps T >= 1.
         state: initial state (node-major, as a rollout returns it); default: the rule's own.
         context: passed to :meth:`UpdateRule.prepare`.
@@ -72,7 +74,7 @@ def rollout(
         record: names of state fields to return for every step.
         truncate: cut the gradient every so many steps (truncated back-propagation through time).
         checkpoint: keep activations only every so many steps and recompute the rest in the backward pass.
-        inject: "every" step gets a constant drive, or only the "first".
+        inject: "every" step gets its frame of the drive, or only the "first" of those that it is for.
         halting: lets every sample stop by itself, ``steps`` being the budget. Samples that stopped are no longer computed. Gradients are
             cut and recomputed as without; a rule's own ``run`` is not used.
 
@@ -114,22 +116,22 @@ def rollout(
         may_drop = context is None or type(rule).select is not UpdateRule.select
         loop = _HaltingLoop(rule, halting, _each(drives), steps, fields, inject, _DROP_FROM if may_drop else math.inf)
         return loop.run(p, state, _boundaries(steps, truncate, checkpoint or 1), truncate, checkpoint)
-    options = {"record": fields, "truncate": truncate, "checkpoint": checkpoint, "inject": inject}
-    if (found := rule.run(p, state, drives, steps=steps, **options)) is not None:
-        return Trajectory(*found)
+    run = partial(rule.run, inject=inject, record=fields)
+    if (found := _in_segments(run, p, state, drives, steps, truncate, checkpoint, inject)) is not None:
+        activity, state, recorded = found
+        return Trajectory(activity, state, dict(zip(fields, recorded)))
     each = _each(drives)
 
     def segment(state: State, start: int, stop: int) -> tuple[State, list[tuple[Tensor, ...]]]:
         outputs = []
         for t in range(start, stop):
-            state, activity = rule.step(p, state, _drive_at(each, t, inject))
+            state, activity = rule.step(p, state, frame_at(each, t, steps, inject))
             outputs.append((activity, *(getattr(state, field) for field in fields)))
         return state, outputs
 
     columns = Columns(steps, 1 + len(fields))
     for start, stop in pairwise(_boundaries(steps, truncate, checkpoint)):
-        if truncate is not None and start > 0 and start % truncate == 0:
-            state = type(state)(*(field.detach() for field in state))
+        state = _cut(state, start, truncate)
         if checkpoint is not None and torch.is_grad_enabled():
             state, outputs = activation_checkpoint(segment, state, start, stop, use_reentrant=False)
         else:
@@ -137,6 +139,41 @@ def rollout(
         columns.extend(outputs)
     activity, *recorded = columns.batch_first()
     return Trajectory(activity, state, dict(zip(fields, recorded)))
+
+
+def _in_segments(
+    run: Callable[..., Any],
+    p: Any,
+    state: State,
+    drives: Tensor | None,
+    steps: int,
+    truncate: int | None,
+    checkpoint: int | None,
+    inject: str,
+) -> tuple[Tensor, State, list[Tensor]] | None:
+    """A rollout by the rule's own ``run``, from one place to the next where a gradient is cut or recomputed; None where it has none."""
+    parts = []
+    grad = torch.is_grad_enabled()
+    for start, stop in pairwise(_boundaries(steps, truncate, checkpoint) if grad else (0, steps)):
+        state = _cut(state, start, truncate)
+        frames = frames_of(drives, start, stop, steps, inject)
+        if checkpoint is not None and grad:
+            found = activation_checkpoint(run, p, state, frames, steps=stop - start, use_reentrant=False)
+        else:
+            found = run(p, state, frames, steps=stop - start)
+        if found is None:
+            return None
+        activity, state, recorded = found
+        parts.append((activity, *recorded))
+    activity, *recorded = parts[0] if len(parts) == 1 else (torch.cat(found, 1) for found in zip(*parts))
+    return activity, state, recorded
+
+
+def _cut(state: State, start: int, truncate: int | None) -> State:
+    """The state at the beginning of a segment, without a gradient where the rollout is to be truncated."""
+    if truncate is None or start == 0 or start % truncate:
+        return state
+    return type(state)(*(field.detach() for field in state))
 
 
 class _HaltingLoop:
@@ -200,7 +237,7 @@ class _HaltingLoop:
     ) -> tuple[State, Tally, list[tuple[Tensor, ...]]]:
         outputs = []
         for t in range(start, stop):
-            drive = _drive_at(drives, t, self.inject)
+            drive = frame_at(drives, t, self.steps, self.inject)
             if drive is not None and drive.size(1) != samples.numel():  # one of many steps: only this one is selected
                 drive = drive.index_select(1, samples)
             going, before = tally.going, state
@@ -227,14 +264,7 @@ def _boundaries(steps: int, *periods: int | None) -> list[int]:
 
 def _each(drives: Tensor | None) -> tuple[Tensor, ...] | None:
     """The drives one by one, at once: the gradient of ``drives[t]`` would be as large as all of them, at every step."""
-    return None if drives is None else drives.unbind(0)
-
-
-def _drive_at(drives: tuple[Tensor, ...] | None, t: int, inject: str) -> Tensor | None:
-    """The drive of a step, of a constant one, [N, B(, C)], or of one per step."""
-    if drives is None or (inject == "first" and t > 0):
-        return None
-    return drives[0] if len(drives) == 1 else drives[t]
+    return None if drives is None else drives.contiguous().unbind(0)
 
 
 def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, state: State | None) -> tuple[Tensor | None, int]:
@@ -243,22 +273,28 @@ def _node_major(rule: UpdateRule, nodes: int, drive: Tensor | None, steps: int, 
         if state is None:
             raise ValueError("drive must be a tensor where no state is given, got None")
         return None, _batch_size(rule, nodes, state)
-    expected = f"[B, {', '.join(map(str, (nodes, *tail)))}] or [B, {', '.join(map(str, (steps, nodes, *tail)))}]"
+    end = ", ".join(map(str, (nodes, *tail)))
+    expected = f"[B, {end}] or [B, F, {end}] with F a divisor of {steps}"
     if not isinstance(drive, Tensor) or not drive.is_floating_point():
         got = drive.dtype if isinstance(drive, Tensor) else type(drive).__name__
         raise ValueError(f"drive must be a floating-point tensor {expected}, got {got}")
-    if not torch.compiler.is_compiling() and not bool(drive.detach().isfinite().all()):
+    if not torch.compiler.is_compiling() and not _is_finite(drive.detach()):
         raise ValueError("drive must be finite, got NaN or infinity")  # a threshold would hide it
     shape = tuple(drive.shape)
     if shape[1:] == (nodes, *tail):
         drives = drive.transpose(0, 1).unsqueeze(0)
-    elif shape[1:] == (steps, nodes, *tail):
+    elif shape[2:] == (nodes, *tail) and shape[1] > 0 and steps % shape[1] == 0:
         drives = drive.movedim(0, 2)
     else:
         raise ValueError(f"drive must have shape {expected}, got {shape}")
     if state is not None and (given := _batch_size(rule, nodes, state)) != shape[0]:
         raise ValueError(f"state must hold the batch of the drive, {shape[0]} samples, got {given}")
-    return drives.contiguous(), shape[0]
+    return drives, shape[0]
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are: their sum says so in one pass, unless it overflows."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _batch_size(rule: UpdateRule, nodes: int, state: Any) -> int:

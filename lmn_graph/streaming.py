@@ -97,17 +97,10 @@ def _single(part: Projection) -> Projection:
 
 def _together(machine: LatticeMachine, drive: Tensor, state: State | None) -> Trajectory:
     """The rollout of all steps of some items, drive [B, w, N(, C)] or per step [B, w, T, N(, C)]."""
-    channels = machine.rule.channels is not None
-    if drive.dim() == 4 + channels:
-        drives = drive.flatten(1, 2)
-    elif machine.inject == "every":
-        drives = drive.repeat_interleave(machine.steps, 1)
-    else:
-        silent = drive.new_zeros(*drive.shape[:2], machine.steps - 1, *drive.shape[2:])
-        drives = torch.cat([drive.unsqueeze(2), silent], 2).flatten(1, 2)
-    return rollout(
-        machine.rule, drives, steps=drives.size(1), state=state, truncate=machine.truncate, checkpoint=machine.checkpoint, inject="every"
-    )
+    per_step = drive.dim() == 4 + (machine.rule.channels is not None)
+    frames, steps = drive.flatten(1, 2) if per_step else drive, drive.size(1) * machine.steps
+    options: Any = {"truncate": machine.truncate, "checkpoint": machine.checkpoint, "inject": machine.inject}
+    return rollout(machine.rule, frames, steps=steps, state=state, **options)
 
 
 def detached(state: Any) -> Any:

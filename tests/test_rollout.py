@@ -82,6 +82,20 @@ def test_drive_at_the_first_step_only(rule, drives):
     assert torch.equal(rollout(rule, drives[:, 0], steps=T, inject="first").activity, rollout(rule, zeros, steps=T).activity)
 
 
+@pytest.mark.parametrize("options", [{}, {"truncate": 5}, {"checkpoint": 4}], ids=str)
+@pytest.mark.parametrize("inject", ["every", "first"])
+def test_some_frames_are_held(rule, drives, inject, options):
+    """Three frames for twelve steps drive four each, or the first of four: as the same drive written out, gradients too."""
+    frames = drives[:, :3].clone().requires_grad_()
+    out = torch.zeros(B, 3, 4, 13, dtype=torch.float64)
+    out[:, :, 0] = 1
+    out = frames.unsqueeze(2) * (out if inject == "first" else torch.ones_like(out))
+    held = rollout(rule, frames, steps=12, inject=inject, record=["v"], **options)
+    written = rollout(rule, out.flatten(1, 2), steps=12, record=["v"], **options)
+    assert torch.equal(held.recorded["v"], written.recorded["v"])
+    assert_all_close(*(gradients(rule, found.activity, found.recorded["v"], found.state, frames) for found in (held, written)))
+
+
 def test_a_run_without_drive_starts_from_a_given_state(rule, drives):
     start = rule.initial_state(B)._replace(v=drives[:, 0].t())
     found = rollout(rule, None, steps=T, state=start)
@@ -266,10 +280,16 @@ BAD = {
     "steps": (lambda r: rollout(r, ok(), steps=0), "steps must be an integer >= 1, got 0"),
     "steps float": (lambda r: rollout(r, ok(), steps=2.0), "steps must be an integer >= 1, got 2.0"),
     "nothing": (lambda r: rollout(r, None, steps=1), "drive must be a tensor where no state is given, got None"),
-    "list": (lambda r: rollout(r, [[0.0] * 13], steps=1), r"drive must be a floating-point tensor \[B, 13\] or \[B, 1, 13\], got list"),
+    "list": (
+        lambda r: rollout(r, [[0.0] * 13], steps=1),
+        r"drive must be a floating-point tensor \[B, 13\] or \[B, F, 13\] with F a divisor of 1, got list",
+    ),
     "integers": (lambda r: rollout(r, ok().long(), steps=1), "drive must be a floating-point tensor .* got torch.int64"),
-    "nodes": (lambda r: rollout(r, ok()[:, 1:], steps=2), r"drive must have shape \[B, 13\] or \[B, 2, 13\], got \(3, 12\)"),
-    "time": (lambda r: rollout(r, ok()[:, None].expand(B, 5, 13), steps=4), r"or \[B, 4, 13\], got \(3, 5, 13\)"),
+    "nodes": (
+        lambda r: rollout(r, ok()[:, 1:], steps=2),
+        r"drive must have shape \[B, 13\] or \[B, F, 13\] with F a divisor of 2, got \(3, 12\)",
+    ),
+    "time": (lambda r: rollout(r, ok()[:, None].expand(B, 5, 13), steps=4), r"or \[B, F, 13\] with F a divisor of 4, got \(3, 5, 13\)"),
     "scalar": (lambda r: rollout(r, torch.tensor(1.0), steps=4), r"drive must have shape .* got \(\)"),
     "vector": (lambda r: rollout(r, torch.zeros(13), steps=4), r"drive must have shape .* got \(13,\)"),
     "inject": (lambda r: rollout(r, ok(), steps=1, inject="state"), "inject must be one of 'every', 'first', got 'state'"),

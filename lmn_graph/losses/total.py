@@ -32,6 +32,8 @@ class TotalLoss(nn.Module):
         burn_in: epochs at the start that leave the task out, ≥ 0.
         every_step: the task loss is that of every step's own prediction, averaged (:func:`every_step`), in place of that of the prediction;
             for readouts whose single steps predict, without halting.
+        terms_every: k ≥ 1: the terms on the dynamics enter at every k-th batch only, with k times their weights: they change slowly, and
+            cost a run of their own.
 
     Raises:
         ValueError: if an argument is out of range, a term is no ``PhysicsLoss``, its name is no identifier or taken, or a weight
@@ -46,6 +48,7 @@ class TotalLoss(nn.Module):
         weights: Mapping[str, float] | None = None,
         burn_in: int = 0,
         every_step: bool = False,
+        terms_every: int = 1,
     ) -> None:
         super().__init__()
         if task is not None and not isinstance(task, nn.Module):
@@ -56,11 +59,12 @@ class TotalLoss(nn.Module):
         self.weights = _checked_weights(weights or {}, ["task", *terms])
         self.burn_in = _checks.integer("burn_in", burn_in, minimum=0)
         self.every_step = _checks.flag("every_step", every_step)
+        self.terms_every = _checks.integer("terms_every", terms_every, minimum=1)
 
     def forward(
-        self, output: Output, target: Tensor, *, machine: LatticeMachine, x: Tensor, epoch: int | None = None
+        self, output: Output, target: Tensor, *, machine: LatticeMachine, x: Tensor, epoch: int | None = None, step: int | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and every term by itself, unweighted and detached, to be logged one by one.
+        """The total, and every term that entered by itself, unweighted and detached, to be logged one by one.
 
         Args:
             output: what ``machine(x)`` returned.
@@ -68,6 +72,7 @@ class TotalLoss(nn.Module):
             machine: the machine that was run.
             x: the input batch.
             epoch: the current epoch, from 0; None for no burn-in.
+            step: the number of the batch, from 0, for ``terms_every``; None for all terms, with their plain weights.
 
         Raises:
             ValueError: as the terms do, and as :meth:`of_task`.
@@ -76,8 +81,10 @@ class TotalLoss(nn.Module):
         # Multiplied by 0 rather than left out: every parameter keeps a gradient, as data-parallel training expects.
         total = task * self.task_weight(epoch)
         parts = {"task": task.detach()}
+        if step is not None and step % self.terms_every:
+            return total, parts
         for name, term in self.terms.items():
-            weight = self.weights[name]
+            weight = self.weights[name] * (1 if step is None else self.terms_every)
             with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
                 value = term(output, machine=machine, x=x)
             if weight > 0:
@@ -107,7 +114,8 @@ class TotalLoss(nn.Module):
         return 0.0 if epoch is not None and epoch < self.burn_in else self.weights["task"]
 
     def extra_repr(self) -> str:
-        return f"weights={self.weights}, burn_in={self.burn_in}{', every_step=True' if self.every_step else ''}"
+        options = ["every_step=True"] * self.every_step + [f"terms_every={self.terms_every}"] * (self.terms_every > 1)
+        return ", ".join([f"weights={self.weights}, burn_in={self.burn_in}", *options])
 
 
 def _checked_terms(terms: Mapping[str, PhysicsLoss]) -> dict[str, nn.Module]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from lmn_graph.ops._compiled import _quiet, has_compiler
 
 _log = logging.getLogger(__name__)
-_FLAGS = () if sys.platform == "win32" else ("-ftree-loop-vectorize",)  # torch turns it off for loops that it has vectorised itself
+# torch turns both off: for loops that it has vectorised itself, and for results that are those of its other kernels to the last bit
+_FLAGS = () if sys.platform == "win32" else ("-ftree-loop-vectorize", "-ffp-contract=fast")
 
 
 def library(name: str) -> Any | None:
@@ -35,17 +36,33 @@ def _library(name: str) -> Any | None:
         return None
 
 
-def call(function: Any, *arguments: int | float | Tensor | None) -> None:
-    """Call a compiled function with integers, doubles and the addresses of tensors, null for None.
+class Strided(ctypes.Structure):
+    """An array [T, N, B], or [N, B], of any strides, as compiled functions take it by its address; of None all is null."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("step", ctypes.c_int64), ("node", ctypes.c_int64), ("sample", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, tensor: Tensor | None) -> Strided:
+        if tensor is None:
+            return cls()
+        if tensor.device.type != "cpu" or tensor.dim() not in (2, 3):
+            raise ValueError(f"strided arrays must be [T, N, B] or [N, B] on the CPU, got {tuple(tensor.shape)} on {tensor.device}")
+        return cls(tensor.data_ptr(), *(0, *tensor.stride())[-3:])
+
+
+def call(function: Any, *arguments: int | float | Tensor | Strided | None) -> None:
+    """Call a compiled function with integers, doubles and the addresses of tensors, null for None, and of strided arrays.
 
     Nothing behind an address is checked by the function: tensors must be on the CPU, contiguous and of the sizes that it expects.
     """
     function(*map(_argument, arguments))
 
 
-def _argument(value: int | float | Tensor | None) -> Any:
+def _argument(value: int | float | Tensor | Strided | None) -> Any:
     if value is None:
         return None
+    if isinstance(value, Strided):
+        return ctypes.byref(value)
     if isinstance(value, Tensor):
         if not value.is_contiguous() or value.device.type != "cpu":
             raise ValueError(f"tensors of compiled loops must be contiguous and on the CPU, got {tuple(value.shape)} on {value.device}")

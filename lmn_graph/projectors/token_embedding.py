@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph._vectors import TokenTable
+from lmn_graph.ops._kernels import is_watched
 from lmn_graph.projectors._heads import Head, make_head
 from lmn_graph.projectors.base import PROJECTORS, Projector
 
@@ -79,10 +80,18 @@ class TokenEmbedding(Projector):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        return self.head(self.dropout(nn.functional.embedding(self.tokens(x), self.table.weight)).flatten(1))
+        return self._headed(self.head, self.tokens(x))
 
     def project(self, x: Tensor) -> Tensor:
-        return self.head.project(self.dropout(nn.functional.embedding(self.tokens(x), self.table.weight)).flatten(1))
+        return self._headed(self.head.project, self.tokens(x))
+
+    def _headed(self, head: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+        """The head on the embeddings of ``tokens`` [B, L]; where one token is all there is, on each that occurs once."""
+        if self.in_features == 1 and not (self.training and self.dropout.p) and not is_watched(self.table.weight):
+            found, place = tokens.flatten().unique(return_inverse=True)
+            if 2 * len(found) <= len(tokens):
+                return head(nn.functional.embedding(found, self.table.weight)).index_select(0, place)
+        return head(self.dropout(nn.functional.embedding(tokens, self.table.weight)).flatten(1))
 
     def tokens(self, x: Tensor) -> Tensor:
         """x as int64, checked."""

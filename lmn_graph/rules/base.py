@@ -143,17 +143,21 @@ class UpdateRule(MessagePassing):
     def step(self, p: Any, state: State, drive: Tensor | None) -> tuple[State, Tensor]:
         """One step, pure: the next state and the activity, for what :meth:`prepare` returned."""
 
-    def run(self, p: Any, state: State, drives: Tensor | None, **options: Any) -> tuple[Tensor, State, dict[str, Tensor]] | None:
-        """A whole rollout, where a rule has an exact form faster than step after step; None where it has none, as here.
+    def run(
+        self, p: Any, state: State, drives: Tensor | None, *, steps: int, inject: str, record: tuple[str, ...]
+    ) -> tuple[Tensor, State, list[Tensor]] | None:
+        """Many steps at once, where a rule has an exact form faster than step after step; None where it has none, as here.
 
         Args:
             p: from :meth:`prepare`.
             state: node-major.
-            drives: node-major and constant, [1, N, B(, C)], or per step [T, N, B(, C)], or None.
-            options: ``steps``, ``record``, ``truncate``, ``checkpoint``, ``inject`` of :func:`lmn_graph.rollout.rollout`.
+            drives: F frames, [F, N, B(, C)], each for ``steps`` / F steps, or None.
+            steps: how many.
+            inject: whether a frame enters at "every" one of its steps or at the "first".
+            record: names of state fields.
 
         Returns:
-            activity [B, T, N(, C)], the state after the last step, and what was to be recorded, as a ``Trajectory`` holds them; or None.
+            activity [B, T, N(, C)], the state after the last step, and the fields of ``record`` after every step, each as the activity.
         """
         return None
 

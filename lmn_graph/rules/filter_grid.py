@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as activation_checkpoint
 from torch_geometric.data import Data
 
 import topologies
 from lmn_graph import ops
+from lmn_graph._frames import frame_of_each
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops.filter_scan import Cells, Circuit, filter_scan
 from lmn_graph.rules.base import RULES, UpdateRule
@@ -211,31 +210,18 @@ class FilterGrid(UpdateRule):
         return after, y
 
     def run(
-        self, p: FilterParameters, state: FilterState, drives: Tensor | None, **options: Any
-    ) -> tuple[Tensor, FilterState, dict[str, Tensor]] | None:
+        self, p: FilterParameters, state: FilterState, drives: Tensor | None, *, steps: int, inject: str, record: tuple[str, ...]
+    ) -> tuple[Tensor, FilterState, list[Tensor]] | None:
         """All steps at once, cell by cell: each is linear in time, given what it hears."""
         if not self.instantaneous or self._is_propagated():
             return None
-        steps, truncate, checkpoint = options["steps"], options["truncate"], options["checkpoint"]
-        cells = p.cells.to(state.s.dtype)
         if drives is None:
             drives = torch.zeros_like(state.s).unsqueeze(0)
-        x = drives.index_select(1, self.input_index).transpose(0, 1)
-        if options["inject"] == "first" and steps > 1:
-            x = torch.cat([x[:, :1], torch.zeros_like(x[:, :1]).expand(-1, steps - 1, -1)], 1)
-        x = x.expand(-1, steps, -1).to(state.s.dtype).contiguous()
-        start, parts = state.s, []
-        for first, last in pairwise(_marks(steps, truncate, checkpoint)):
-            if truncate is not None and first > 0 and first % truncate == 0:
-                start = start.detach()
-            if checkpoint is not None and torch.is_grad_enabled():
-                parts.append(activation_checkpoint(filter_scan, self.circuit(), cells, start, x[:, first:last], use_reentrant=False))
-            else:
-                parts.append(filter_scan(self.circuit(), cells, start, x[:, first:last]))
-            start = parts[-1][0][:, -1]
-        s, y = parts[0] if len(parts) == 1 else (torch.cat(found, 1) for found in zip(*parts))
-        fields = {name: field.permute(2, 1, 0) for name, field in (("s", s), ("y", y)) if name in options["record"]}
-        return y.permute(2, 1, 0), FilterState(s[:, -1].clone(), y[:, -1].clone()), fields  # a view would hold the whole history
+        x = frame_of_each(drives.index_select(1, self.input_index), steps, inject).transpose(0, 1)
+        s, y = filter_scan(self.circuit(), p.cells.to(state.s.dtype), state.s, x.to(state.s.dtype).contiguous())
+        fields = {"s": s, "y": y}
+        last = FilterState(s[:, -1].clone(), y[:, -1].clone())  # a view would hold the whole history
+        return y.permute(2, 1, 0), last, [fields[name].permute(2, 1, 0) for name in record]
 
     def extra_repr(self) -> str:
         return f"order={self.order!r}, time_step={self.time_step:g}, tau=({self.tau[0]:g}, {self.tau[1]:g})"
@@ -247,10 +233,6 @@ def _hand_over(parameter: Tensor, gradient: Tensor) -> None:
         parameter.grad = gradient.detach().clone() if parameter.grad is None else parameter.grad + gradient
     else:
         torch.autograd.backward([parameter], [gradient])
-
-
-def _marks(steps: int, *periods: int | None) -> list[int]:
-    return sorted({0, steps}.union(*(range(0, steps, period) for period in periods if period)))
 
 
 def _is_raster(graph: Connectivity) -> bool:

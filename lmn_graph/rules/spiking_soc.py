@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph import ops
+from lmn_graph._frames import frame_at
 from lmn_graph.connectivity import Connectivity
+from lmn_graph.ops._compiled import compiles
+from lmn_graph.ops._kernels import is_dual
+from lmn_graph.ops.spike_scan import Spikes, is_compiled, spike_scan
 from lmn_graph.rules.base import RULES, UpdateRule, edge_weights
 from lmn_graph.rules.parameters import BoundedParameter
 from lmn_graph.surrogates import ArcTan, Surrogate
@@ -187,6 +191,43 @@ class SpikingSOC(UpdateRule):
             # With τ >= 1 recovery never passes 1: the upper clamp is left out, whose gradient at rest (r = 1) varies with torch.
             r = torch.relu(torch.addcmul(torch.lerp(r, torch.ones_like(p.recovery), p.recovery), p.utilisation, s, value=-1))
         return SOCState(v, r), s
+
+    def run(
+        self, p: SOCParameters, state: SOCState, drives: Tensor | None, *, steps: int, inject: str, record: tuple[str, ...]
+    ) -> tuple[Tensor, SOCState, list[Tensor]] | None:
+        """The steps in a compiled loop, where there is a compiler and they are worth it."""
+        graph, (v, r) = p.connectivity, state
+        numbers = (graph.num_edges + graph.num_nodes) * v.size(1) * steps
+        if not numbers or not compiles(self.compile, numbers) or not self._is_plain(p, state, drives):
+            return None
+        neuron = torch.cat([value.to(v.dtype).expand(graph.num_nodes, 1) for value in p[2:]], 1).t()
+
+        def step_by_step(weight: Tensor, neuron: Tensor, drives: Tensor | None, v: Tensor, r: Tensor) -> tuple[Tensor, ...]:
+            prepared = SOCParameters(graph, ops.EdgeWeight(graph, weight), *(row.unsqueeze(1) for row in neuron))
+            state, outputs = SOCState(v, r), []
+            for t in range(steps):
+                state, s = self.step(prepared, state, frame_at(drives, t, steps, inject))
+                outputs.append((s, *state))
+            s, *fields = (torch.stack(found) for found in zip(*outputs))
+            return s, *state, *fields
+
+        derivative = self.surrogate.derivative
+        kind = (self.reset, self.detach_reset, self.resources, derivative, steps, inject == "every", bool(record))
+        spikes = Spikes(graph, *kind, step_by_step)
+        s, v, r, *fields = spike_scan(spikes, p.weight.value.to(v.dtype), neuron, drives, v, r)
+        recorded = dict(zip(SOCState._fields, fields))
+        return s.movedim(2, 0), SOCState(v, r), [recorded[name].movedim(2, 0) for name in record]
+
+    def _is_plain(self, p: SOCParameters, state: SOCState, drives: Tensor | None) -> bool:
+        """Whether a step is that of this class, on tensors that a compiled loop takes, and nobody watches it."""
+        kind, weight, dtype = type(self), p.weight.value, state.v.dtype
+        own = kind.step is SpikingSOC.step and kind.weighted_sum is UpdateRule.weighted_sum and kind.message is UpdateRule.message
+        heaviside = isinstance(self.surrogate, Surrogate) and type(self.surrogate).__call__ is Surrogate.__call__
+        if not own or not heaviside or self._is_propagated():
+            return False
+        same = [*state, *([] if drives is None else [drives])]
+        fits = all(tensor.dtype == dtype for tensor in same) and torch.promote_types(weight.dtype, dtype) == dtype
+        return fits and all(map(is_compiled, (*same, weight))) and not is_dual(*same, weight, *p[2:])
 
     def flip(self, p: SOCParameters, state: SOCState, node: Tensor) -> SOCState:
         """Move the membrane of ``node[b]`` just across the threshold: up to it where it is silent, below it where it fires."""

@@ -145,7 +145,8 @@ def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: Lattice
     kind: Any = task
     smoothing = settings.label_smoothing if task == "classification" else 0.0
     task_loss = TaskLoss(kind, label_smoothing=smoothing)
-    loss = TotalLoss(task_loss, terms, weights=weights, burn_in=burn_in, every_step=settings.every_step)
+    options = {"every_step": settings.every_step, "terms_every": settings.terms_every}
+    loss = TotalLoss(task_loss, terms, weights=weights, burn_in=burn_in, **options)  # type: ignore[arg-type]
     loss.prepare(machine)
     return loss
 

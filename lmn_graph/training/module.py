@@ -52,7 +52,7 @@ class TrainingModule(LightningModule):
         self.learning = learning
         self.augment = augment
         self.sums: dict[str, float] = {}
-        self.samples = 0
+        self.counts: dict[str, int] = {}
         self.row: dict[str, float] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -61,7 +61,7 @@ class TrainingModule(LightningModule):
             x = self.augment(x)
         if isinstance(self.learning, BPTT):
             output = self.machine(x)
-            total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch)
+            total, terms = self.loss(output, y, machine=self.machine, x=x, epoch=self.current_epoch, step=self.global_step)
             prediction, rate = output.prediction.detach(), output.trajectory.activity.detach().abs().mean()
         else:
             total, terms, prediction, rate = self._learned(x, y)
@@ -81,7 +81,7 @@ class TrainingModule(LightningModule):
             seen["accuracy"] = (prediction.argmax(1) == y).float().mean()
         for name, value in seen.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(y)
-        self.samples += len(y)
+            self.counts[name] = self.counts.get(name, 0) + len(y)
 
     def _learned(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """The loss with the gradient of the learning rule: a backward pass through it adds just that to every parameter."""
@@ -99,12 +99,12 @@ class TrainingModule(LightningModule):
         return total, learned.terms, learned.prediction, learned.rate
 
     def on_train_epoch_start(self) -> None:
-        self.sums, self.samples = {}, 0
+        self.sums, self.counts = {}, {}
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch: training means, validation quality, dynamics; all of it in ``row`` and in Lightning's metrics."""
         row = {"epoch": float(self.current_epoch), "step": float(self.global_step)}
-        row |= {f"train/{name}": value / self.samples for name, value in self.sums.items()}
+        row |= {f"train/{name}": value / self.counts[name] for name, value in self.sums.items()}
         self.machine.eval()
         row |= {f"val/{name}": value for name, value in self.measured().items()}
         self.machine.train()
@@ -137,10 +137,10 @@ class TrainingModule(LightningModule):
         return torch.optim.AdamW([group for group in groups if group["params"]], lr=self.settings.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_sums"] = {"sums": self.sums, "samples": self.samples}
+        checkpoint["epoch_sums"] = {"sums": self.sums, "counts": self.counts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.sums, self.samples = checkpoint["epoch_sums"]["sums"], checkpoint["epoch_sums"]["samples"]
+        self.sums, self.counts = checkpoint["epoch_sums"]["sums"], checkpoint["epoch_sums"]["counts"]
 
 
 def _by_decay(machine: LatticeMachine) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

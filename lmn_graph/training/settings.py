@@ -51,6 +51,7 @@ class LossSettings:
         burn_in: epochs at the start that train the dynamics only; the last epoch of a run always trains the task.
         label_smoothing: label smoothing of a classification, in [0, 1).
         every_step: the task loss of every step's own prediction, averaged, instead of that of the prediction.
+        terms_every: the terms on the dynamics enter at every so many batches only, with as many times their weights.
     """
 
     task_weight: float = 1.0
@@ -62,6 +63,7 @@ class LossSettings:
     burn_in: int = 0
     label_smoothing: float = 0.0
     every_step: bool = False
+    terms_every: int = 1
 
     def __post_init__(self) -> None:
         weights = ("task", "criticality", "activity", "clustering", "modularity", "ponder")
@@ -71,6 +73,7 @@ class LossSettings:
             raise ValueError(f"loss.label_smoothing must be a number in [0, 1), got {self.label_smoothing}")
         _checks.integer("loss.burn_in", self.burn_in, minimum=0)
         _checks.flag("loss.every_step", self.every_step)
+        _checks.integer("loss.terms_every", self.terms_every, minimum=1)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class StreamModule(TrainingModule):
         there = batch.y >= 0 if self.task == "classification" else batch.y.isfinite().all(-1)
         prediction, y = output.prediction[there], batch.y[there]
         flat = Output(prediction, output.trajectory, output.trajectory.state)
-        total, terms = self.loss(flat, y, machine=self.machine, x=batch.x[:, -1], epoch=self.current_epoch)
+        options: dict[str, Any] = {"epoch": self.current_epoch, "step": self.global_step}
+        total, terms = self.loss(flat, y, machine=self.machine, x=batch.x[:, -1], **options)
         self.count(total, terms, prediction.detach(), output.trajectory.activity.detach().abs().mean(), y)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()

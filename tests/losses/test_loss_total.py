@@ -62,6 +62,18 @@ def test_a_term_without_weight_is_measured_only():
     assert busy.value.grad == 1
 
 
+def test_terms_that_enter_at_some_batches_only():
+    """At every third, three times as strongly; in between they are not even computed. Without a number of the batch, all of them."""
+    term = Constant(2.0)
+    total = TotalLoss(None, {"term": term}, weights={"term": 0.5}, terms_every=3)
+    for step, extra in enumerate([3, 0, 0, 3, 0]):
+        value, parts = total(OUTPUT, TARGET, machine=None, x=None, step=step)
+        assert value.item() == pytest.approx(UNIFORM + extra)
+        assert ("term" in parts) == (extra > 0)
+    assert len(term.asked) == 2
+    assert total(OUTPUT, TARGET, machine=None, x=None)[0].item() == pytest.approx(UNIFORM + 1)
+
+
 def test_burn_in_leaves_the_readout_alone_but_on_the_graph():
     """Physics only: the readout's gradient is 0, not missing, and the rule's is the physics' alone."""
     m = machine()
@@ -153,6 +165,7 @@ def test_regression_is_the_mean_squared_error():
         (lambda: TotalLoss(weights=[1.0]), "weights must map names"),
         (lambda: TotalLoss(burn_in=-1), "burn_in must be an integer >= 0"),
         (lambda: TotalLoss(burn_in=0.5), "burn_in must be an integer"),
+        (lambda: TotalLoss(terms_every=0), "terms_every must be an integer >= 1"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -161,7 +161,7 @@ def test_a_steepness_that_has_run_away_is_refused_in_the_step(lattice):
 
 
 def test_a_drive_of_another_rank_or_width_is_refused(lattice):
-    with pytest.raises(ValueError, match=r"drive must have shape \[B, 16, 2\] or \[B, 3, 16, 2\], got \(4, 16\)"):
+    with pytest.raises(ValueError, match=r"drive must have shape \[B, 16, 2\] or \[B, F, 16, 2\] with F a divisor of 3, got \(4, 16\)"):
         rollout(RelativisticCA(lattice, channels=2), torch.ones(4, 16), steps=3)
     with pytest.raises(ValueError, match=r"drive must have shape \[B, 16\]"):
         rollout(RelativisticCA(lattice), torch.ones(4, 16, 2), steps=3)
