@@ -12,7 +12,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmn_graph import _data_commands
 from lmn_graph._command_line import command_line
+from lmn_graph._commands import helped, positional
 
 if TYPE_CHECKING:
     from lmn_graph.training import Run
@@ -93,7 +95,7 @@ def _train(known: argparse.Namespace, rest: list[str]) -> int:
 
     from lmn_graph.training import configure, describe, to_yaml, train
 
-    presets, rest = _positional(rest)
+    presets, rest = positional(rest)
     if len(presets) > 1:
         raise ValueError(f"unexpected argument {presets[1]!r}: one preset at most")
     preset = presets[0] if presets else "soc-lattice"
@@ -124,20 +126,6 @@ def _carry_out(folder: Any, job: Callable[[], Run]) -> int:
     print(record["data"])
     print(f"{record['parameters']:,} parameters, {record['epochs']} epochs, {record['seconds']:.0f} s; everything is in {run.folder}")
     return 0
-
-
-def _positional(rest: list[str]) -> tuple[list[str], list[str]]:
-    """What stands by itself, and the options with their values: every option takes one."""
-    alone, options = [], []
-    tokens = iter(rest)
-    for token in tokens:
-        if not token.startswith("--"):
-            alone.append(token)
-            continue
-        options.append(token)
-        if "=" not in token:
-            options.extend([value] if (value := next(tokens, None)) is not None else [])
-    return alone, options
 
 
 def _free_folder(parent: Any, name: str) -> Any:
@@ -199,79 +187,12 @@ def _predict(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _generate(known: argparse.Namespace, rest: list[str]) -> int:
-    from lmn_graph.data import TextEncoder
-    from lmn_graph.generate import generate
-    from lmn_graph.training import open_run
-
-    run = open_run(known.run)
-    encoder = run.encoder
-    if not isinstance(encoder, TextEncoder):
-        raise ValueError(f"run {known.run!r} must be one on text, got one on {run.record['data']}")
-    tokenizer = encoder.tokens
-    prompt = tokenizer.encode(known.prompt).tolist()
-    wishes = {"temperature": known.temperature, "top_k": known.top_k, "seed": known.seed}
-    made, shown = list(prompt), ""
-    for token in generate(run.machine(), prompt, known.tokens, **wishes):
-        made.append(token)
-        text = tokenizer.decode(made)
-        if not text.startswith(shown):  # a piece of a word that the next one completes otherwise
-            continue
-        print(text[len(shown) :], end="", flush=True)
-        shown = text
-    print()
-    return 0
-
-
-def _preprocess(known: argparse.Namespace, rest: list[str]) -> int:
-    from lmn_graph.training.preprocess import describe_preprocess, preprocess
-
-    names, rest = _positional(rest)
-    if known.help:
-        print(known.format_help())
-        print(*(f"options of {name}:\n{describe_preprocess(name)}" for name in names), sep="\n")
-        return 0
-    if len(names) != 1:
-        raise ValueError(f"one data set or folder must be named, got {len(names)}: lmn preprocess DATA --out DIR")
-    making = {"patch": known.patch, "shard_size": known.shard_size, "verify": known.verify, "progress": not known.quiet}
-    try:
-        folder, record = preprocess(names[0], known.out, rest, **making)
-    except KeyboardInterrupt:
-        print("lmn: interrupted; go on with the same command", file=sys.stderr)
-        return 130
-    made = [shard for of in record.shards.values() for shard in of.values()]
-    size = sum(shard.size for shard in made)
-    text = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-    print(f"{record.name}: {sum(shard.rows for shard in made):,} pictures in {len(made)} shards of {text} together")
-    print(f"lmn train --data {shlex.quote(str(folder))} reads them")
-    return 0
-
-
-def _tokenize(known: argparse.Namespace, rest: list[str]) -> int:
-    from lmn_graph.data import resolve, write_tokens
-    from lmn_graph.training.configuration import configure_call, describe_call
-
-    names, rest = _positional(rest)
-    if known.help:
-        print(known.format_help())
-        print(*(f"options of {name}:\n{describe_call(resolve(name)[0], {'path'})}" for name in names), sep="\n")
-        return 0
-    if len(names) != 1 or known.out is None:
-        raise ValueError("one text and a folder must be named: lmn tokenize DATA --out DIR")
-    function, fixed = resolve(names[0])
-    splits = function(**fixed, **configure_call(function, rest, {"path"}))
-    folder = write_tokens(splits, known.out)  # type: ignore[arg-type]
-    print(splits.describe())
-    print(f"lmn train text-soc-tbptt --data {shlex.quote(str(folder))} reads them")
-    return 0
-
-
 def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
     from pathlib import Path
 
     from lmn_graph.sweeps import SWEEPS
 
-    names, rest = _positional(rest)
+    names, rest = positional(rest)
     if known.help:
         from lmn_graph.catalogue import catalogue
 
@@ -335,10 +256,8 @@ def _topology(known: argparse.Namespace, rest: list[str]) -> int:
     from lmn_graph.training.build import part
     from lmn_graph.training.configuration import configure_part, describe_part
 
-    names, rest = _positional(rest)
-    if known.help:
-        print(known.format_help())
-        print(*(f"options of {name}:\n{describe_part('topology', name)}" for name in names), sep="\n")
+    names, rest = positional(rest)
+    if helped(known, names, lambda name: describe_part("topology", name)):
         return 0
     if len(names) != 1:
         from lmn_graph.catalogue import TOPOLOGIES
@@ -383,9 +302,9 @@ _COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
-    "generate": _generate,
-    "preprocess": _preprocess,
-    "tokenize": _tokenize,
+    "generate": _data_commands.generate,
+    "preprocess": _data_commands.preprocess,
+    "tokenize": _data_commands.tokenize,
     "sweep": _sweep,
     "check-gradients": _check_gradients,
     "topology": _topology,

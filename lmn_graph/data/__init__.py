@@ -14,6 +14,7 @@ from ._food101 import food101
 from ._helena import helena
 from ._higgs import higgs
 from ._imagenet import imagenet
+from ._kraken import kraken
 from ._listing import Listed, Listing, check_reading, listed, read_listing
 from ._loading import load, make_specimen, resolve
 from ._lorenz import lorenz
@@ -22,7 +23,7 @@ from ._mnist import fashion_mnist, mnist
 from ._npz import ArrayEncoder
 from ._pictures import PictureEncoder
 from ._preprocess import preprocess
-from ._price_windows import BarEncoder, kraken
+from ._price_windows import BarEncoder
 from ._series import SeriesEncoder, series
 from ._shards import shards, verify_shards
 from ._specimen import specimen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import ENCODERS, Encoder, Inputs
+from .base import ENCODERS, Encoder, Inputs, Parts
 
 BLOCK = 1 << 20  # values that are looked at together
 
@@ -97,7 +96,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class StreamSplits:
+class StreamSplits(Parts):
     """Three streams ready to train on; none shares a value with another.
 
     Args:
@@ -109,11 +108,9 @@ class StreamSplits:
         ValueError: if a stream does not fit the encoder: a token beyond the vocabulary, another number of columns.
     """
 
-    name: str
     train: Stream
     validation: Stream
     test: Stream
-    encoder: Encoder
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -130,27 +127,6 @@ class StreamSplits:
                     place = int(bad.argmax())
                     beyond = f"token {int(block[place])} at position {first + place}"
                     raise ValueError(f"{self.name}: {part} holds {beyond}, beyond the vocabulary of {self.out_features}")
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of one item: (1,) for a token, (F,) for numbers."""
-        return (1,) if self.train.is_text else (self.train.values.shape[1],)
-
-    @property
-    def out_features(self) -> int:
-        """Size of the vocabulary, or number of columns."""
-        return self.encoder.target.out_features
-
-    @property
-    def task(self) -> str:
-        """ "classification" of the next token, or "regression" of the next numbers."""
-        return self.encoder.target.task
-
-    @property
-    def classes(self) -> list[str] | None:
-        """The vocabulary in the order of its numbers; None for numbers."""
-        names: Sequence[str] | None = self.encoder.target.classes
-        return None if names is None else list(names)
 
     def describe(self) -> str:
         """One line for people."""

@@ -199,7 +199,45 @@ class Encoder(ABC):
 
 
 @dataclass(frozen=True)
-class Splits:
+class Parts:
+    """What every data set is: three parts, of which none shares anything with another, and the encoder fitted on the first.
+
+    Args:
+        name: the dataset's name, or the user's file.
+        train, validation, test: ``Split`` or ``Stream``.
+        encoder: fitted on ``train`` alone.
+    """
+
+    name: str
+    train: Any
+    validation: Any
+    test: Any
+    encoder: Encoder
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one row, or one item of a stream."""
+        return self.encoder.in_shape
+
+    @property
+    def out_features(self) -> int:
+        """Number of classes, which for text is the size of the vocabulary; or of numbers to predict."""
+        return self.encoder.target.out_features
+
+    @property
+    def task(self) -> str:
+        """ "classification" or "regression"."""
+        return self.encoder.target.task
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names, or the vocabulary, in the order of their numbers; None for regression."""
+        names: Sequence[str] | None = self.encoder.target.classes
+        return None if names is None else list(names)
+
+
+@dataclass(frozen=True)
+class Splits(Parts):
     """A dataset ready to train on; every split holds rows that no other holds.
 
     Args:
@@ -211,11 +249,9 @@ class Splits:
         ValueError: if a split does not have the encoder's shapes or holds NaN, inf or a class number out of range.
     """
 
-    name: str
     train: Split
     validation: Split
     test: Split
-    encoder: Encoder
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -235,27 +271,6 @@ class Splits:
                 fits = split.y.dim() == 2 and split.y.shape[1] == self.out_features
             if not fits:
                 raise ValueError(f"{self.name}: {part} y does not fit {self.task} with {self.out_features} outputs")
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of one input row."""
-        return self.encoder.in_shape
-
-    @property
-    def out_features(self) -> int:
-        """Number of classes, or of regression targets."""
-        return self.encoder.target.out_features
-
-    @property
-    def task(self) -> str:
-        """ "classification" or "regression"."""
-        return self.encoder.target.task
-
-    @property
-    def classes(self) -> list[str] | None:
-        """Class names in the order of their numbers; None for regression."""
-        names: Sequence[str] | None = self.encoder.target.classes
-        return None if names is None else list(names)
 
     def describe(self) -> str:
         """One line for people."""
