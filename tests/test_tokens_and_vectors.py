@@ -197,6 +197,23 @@ def test_a_run_keeps_where_the_vectors_of_its_classes_are(tmp_path, monkeypatch)
     assert run.config["readout"]["vectors"] == str(tmp_path / "glove.txt")
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert open_run(tmp_path / "run").machine().readout.table.tolist() == [[3, 4], [1, 2]]
+    (tmp_path / "glove.txt").unlink()  # a finished run has them in itself
+    assert open_run(tmp_path / "run").machine().readout.table.tolist() == [[3, 4], [1, 2]]
+
+
+@pytest.mark.parametrize("preset", ["text-soc-glove", "text-soc-frozen"])
+def test_a_finished_run_needs_no_file_of_vectors(tmp_path, preset):
+    """Table in, table out and everything else as they were when the file was there."""
+    (tmp_path / "a.txt").write_text("the cat sat on the mat .\n" * 200, encoding="utf-8")
+    (tmp_path / "glove.txt").write_text(GLOVE, encoding="utf-8")
+    given = ["--data", str(tmp_path / "a.txt"), "--data.tokenizer", "words", "--projector.vectors", str(tmp_path / "glove.txt")]
+    small = ["--topology.L", "3", "--stream.longest", "32", "--trainer.epochs", "1", "--trainer.batch_size", "4", "--stream.window", "8"]
+    run = train(configure(preset, [], [*given, *small]), tmp_path / "run", progress=False, pictures=False)
+    before = run.machine()
+    (tmp_path / "glove.txt").unlink()
+    after = open_run(tmp_path / "run").machine()
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
 
 
 def test_gradients_are_compared_on_a_machine_that_knows_its_classes(tmp_path):

@@ -26,9 +26,9 @@ from .base import DATASETS, Splits
 def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dict[str, Any]]:
     """The function behind ``spec`` and the arguments that ``spec`` itself fixes; the rest of its signature are options.
 
-    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``, a folder → ``tokens`` or ``shards`` where
-    ``lmn tokenize`` or ``lmn preprocess`` made it, ``text`` where .txt files are in it, else ``folder``, .txt → ``text``,
-    .npz → ``arrays``, .npy → ``series``.
+    A registered name wins; then an existing path: .csv, .tsv, .arff (.gz) → ``table``; a folder → ``tokens`` where ``lmn tokenize`` made it
+    or a ``train.bin`` is in it, ``shards`` where ``lmn preprocess`` made it, ``text`` where .txt files are in it, else ``folder``;
+    .txt → ``text``, .npz → ``arrays``, .npy → ``series``.
 
     Raises:
         ValueError: if it is neither, saying what is accepted.
@@ -48,7 +48,7 @@ def resolve(spec: str | Path) -> tuple[Callable[..., Splits | StreamSplits], dic
             f"data {str(spec)!r} is neither a dataset nor a path{did_you_mean(str(spec), list(DATASETS))}; expected {accepted}"
         )
     if path.is_dir():
-        if (path / TOKENS).is_file():
+        if (path / TOKENS).is_file() or (path / "train.bin").is_file():
             return tokens, {"path": str(path)}
         if any(entry.suffix == ".txt" for entry in path.iterdir() if entry.is_file()):
             return text, {"path": str(path)}

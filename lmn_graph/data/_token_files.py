@@ -13,6 +13,7 @@ from lmn_graph._files import replacing, write_text
 
 from ._streams import BLOCK, Stream, StreamSplits
 from ._text import TextEncoder
+from ._tokenizers import FileTokenizer
 from .base import Encoder, existing
 
 TOKENS = "tokens.json"
@@ -61,17 +62,38 @@ def write_tokens(splits: StreamSplits, folder: str | Path) -> Path:
     return folder
 
 
-def tokens(path: str | Path, *, vocabulary: str | None = None) -> StreamSplits:
+def tokens(
+    path: str | Path, *, vocabulary: str | None = None, tokenizer: str | None = None, document_end: str | None = None
+) -> StreamSplits:
     """The streams that ``write_tokens`` wrote, mapped into memory: nothing is read before a window asks for it, but once for a checksum.
+
+    A folder of another program, ``train.bin`` and ``val.bin`` or ``validation.bin``, of little-endian token numbers and nothing else, needs
+    its ``tokenizer``. Where it has no ``test.bin``, the second half of the validation is the test.
 
     Args:
         path: the folder.
         vocabulary: a run directory or another folder of tokens, whose vocabulary these must have; None for any.
+        tokenizer: of files without ``tokens.json``: a ``tokenizer.json``, a folder with one, or a list of BERT's word pieces. Numbers have
+            16 bits, or 32 where it has more than 65,536 tokens.
+        document_end: of such files, the token that ends a document, such as "<|endoftext|>"; None for one document.
 
     Raises:
         ValueError: naming the file that is missing, damaged, or of another vocabulary; or the first token beyond the vocabulary.
     """
     folder = existing(path)
+    if (folder / TOKENS).is_file():
+        for name, value in (("tokenizer", tokenizer), ("document_end", document_end)):
+            if value is not None:
+                raise ValueError(f"{name} must be None for a folder with {TOKENS}, which says so itself, got {value!r}")
+        splits = _recorded(folder)
+    else:
+        splits = _bare(folder, tokenizer, document_end)
+    if vocabulary is not None:
+        _compare(folder, splits.encoder, Path(vocabulary).expanduser())
+    return splits
+
+
+def _recorded(folder: Path) -> StreamSplits:
     try:
         record = json.loads((folder / TOKENS).read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
@@ -82,9 +104,56 @@ def tokens(path: str | Path, *, vocabulary: str | None = None) -> StreamSplits:
         raise ValueError(f"{folder / TOKENS} cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / TOKENS} is damaged: {error!r}") from None
-    if vocabulary is not None:
-        _compare(folder, encoder, Path(vocabulary).expanduser())
     return StreamSplits(record["name"], streams[0], streams[1], streams[2], encoder)
+
+
+def _bare(folder: Path, tokenizer: str | None, document_end: str | None) -> StreamSplits:
+    """Files of token numbers without a record."""
+    if tokenizer is None:
+        raise ValueError(f"tokenizer must name that of the .bin files in {folder}, which has no {TOKENS}, got None")
+    made = FileTokenizer.from_file(tokenizer)
+    end = None
+    if document_end is not None:
+        if document_end not in made.vocabulary:
+            raise ValueError(f"document_end must be a token of {tokenizer}, got {document_end!r}")
+        end = made.vocabulary.index(document_end)
+    kind = np.dtype(TYPES[len(made.vocabulary) > 2**16]).newbyteorder("<")
+    train = _numbers(folder / "train.bin", kind)
+    validation = _numbers(
+        next((path for path in (folder / "val.bin", folder / "validation.bin") if path.exists()), folder / "val.bin"), kind
+    )
+    if (folder / "test.bin").exists():
+        test = _numbers(folder / "test.bin", kind)
+    else:
+        validation, test = np.split(validation, [len(validation) // 2])
+    streams = [_counted(part, end, made if held else None) for part, held in ((train, False), (validation, True), (test, True))]
+    return StreamSplits(folder.name, streams[0], streams[1], streams[2], TextEncoder.of(made))
+
+
+def _numbers(file: Path, kind: np.dtype) -> np.ndarray:
+    try:
+        size = file.stat().st_size
+        if size % kind.itemsize or size < 4 * kind.itemsize:
+            raise ValueError(f"{file} must hold four numbers of {kind.itemsize} bytes at least, and nothing else, got {size} bytes")
+        return np.memmap(file, dtype=kind, mode="r")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _counted(values: np.ndarray, end: int | None, tokenizer: FileTokenizer | None) -> Stream:
+    """A stream cut into documents; with a tokenizer, which must know all tokens, its characters and words."""
+    starts = [np.zeros(1, dtype=np.int64)]
+    characters = words = 0
+    for first in range(0, len(values), BLOCK):
+        block = values[first : first + BLOCK]
+        if end is not None:
+            starts.append(first + 1 + np.flatnonzero(block == end))
+        if tokenizer is not None:
+            known = block[block < len(tokenizer.vocabulary)]  # what is beyond is refused by the splits, which name its place
+            text = tokenizer.decode(known[known != end].tolist() if end is not None else known.tolist())
+            characters, words = characters + len(text), words + len(text.split())
+    found = np.unique(np.concatenate(starts))
+    return Stream(values, found[found < len(values)], characters, words)
 
 
 def _stream(file: Path, said: dict[str, Any]) -> Stream:

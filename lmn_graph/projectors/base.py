@@ -39,6 +39,7 @@ class Projector(nn.Module):
         num_driven: P, the number of nodes that :meth:`project` gives a drive: the input ports, or all nodes.
         context_dim: H, the width of the context that :meth:`inputs` gives; 0 for none.
         paths: arguments that name files or folders; a run keeps them with their full paths.
+        stored_vectors: where the state holds what the file ``vectors`` gave, so that a finished run does not need it again.
         takes_tokens: whether the input are integers.
 
     Args:
@@ -54,6 +55,7 @@ class Projector(nn.Module):
     input_index: Tensor | None
     context_dim: int = 0
     paths: ClassVar[tuple[str, ...]] = ()
+    stored_vectors: ClassVar[str | None] = None
     takes_tokens: ClassVar[bool] = False
 
     def __init__(self, in_shape: Sequence[int], topology: Data, *, channels: int | None = None, ports: bool = True) -> None:

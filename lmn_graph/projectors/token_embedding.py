@@ -44,6 +44,7 @@ class TokenEmbedding(Projector):
     """
 
     paths: ClassVar[tuple[str, ...]] = ("vectors", "vector_words")
+    stored_vectors: ClassVar[str | None] = "table.weight"
     takes_tokens: ClassVar[bool] = True
 
     def __init__(

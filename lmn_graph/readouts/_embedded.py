@@ -42,6 +42,7 @@ class Embedded(Readout):
 
     table: Tensor | None
     paths: ClassVar[tuple[str, ...]] = ("vectors", "vector_words")
+    stored_vectors: ClassVar[str | None] = "table"
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Embedded(Readout):
         skip: int,
         dropout: float,
         table: Tensor | None,
-        vectors: str | None,
+        vectors: str | Tensor | None,
         vector_words: str | None,
         words: Sequence[str] | None,
         channels: int | None,
@@ -66,7 +67,7 @@ class Embedded(Readout):
         if vectors is not None:
             if table is not None:
                 raise ValueError(f"vectors must be None with a table, got {str(vectors)!r}")
-            table = _read(vectors, vector_words, words, self.out_features)
+            table = vectors if isinstance(vectors, Tensor) else _read(vectors, vector_words, words, self.out_features)
         elif vector_words is not None:
             raise ValueError(f"vector_words must be None without vectors, got {str(vector_words)!r}")
         table = None if table is None else _checked(table, self.out_features)

@@ -23,6 +23,7 @@ class Readout(nn.Module):
         num_nodes: N.
         num_read: P, the number of nodes that :meth:`read` gets: the output ports, or all nodes.
         paths: arguments that name files; a run keeps them with their full paths.
+        stored_vectors: where the state holds what the file ``vectors`` gave, so that a finished run does not need it again.
         additive: whether the prediction is the sum over time of :meth:`each`: then it can be added up as the steps come.
 
     Args:
@@ -38,6 +39,7 @@ class Readout(nn.Module):
 
     output_index: Tensor | None
     paths: ClassVar[tuple[str, ...]] = ()
+    stored_vectors: ClassVar[str | None] = None
     additive: ClassVar[bool] = False
 
     def __init__(self, topology: Data, out_features: int, steps: int, *, channels: int | None = None, ports: bool = True) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lmn_graph import data as datasets
@@ -97,9 +97,23 @@ def build_topology(config: dict[str, Any]) -> Data:
 
 
 def build_machine(
-    config: dict[str, Any], in_shape: tuple[int, ...], out_features: int, classes: Sequence[str] | None = None
+    config: dict[str, Any],
+    in_shape: tuple[int, ...],
+    out_features: int,
+    classes: Sequence[str] | None = None,
+    *,
+    saved: Mapping[str, Tensor] | None = None,
 ) -> LatticeMachine:
-    """The machine of a configuration for inputs and outputs of a given size; ``classes`` are the words of the outputs, if they have any."""
+    """The machine of a configuration for inputs and outputs of a given size.
+
+    Args:
+        config: the configuration.
+        in_shape, out_features: the sizes.
+        classes: the words of the outputs, if they have any.
+        saved: the state of a machine that was built of this configuration: what it holds of files is not read from them again.
+    """
+    if saved is not None:
+        config = {**config, **{kind: _with_saved(config[kind], kind, saved) for kind in ("projector", "readout")}}
     settings = MachineSettings(**config["machine"])
     topology = build_topology(config)
     rule = part("rule", config["rule"], topology)
@@ -131,6 +145,14 @@ def build_machine(
         halting=halting,
         memory=memory,
     )
+
+
+def _with_saved(options: dict[str, Any], kind: str, saved: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The options of a part with the vectors that it has saved in place of the file that they came from."""
+    vectors = saved.get(f"{kind}.{PARTS[kind][options['name']].stored_vectors}")
+    if options.get("vectors") is None or vectors is None:
+        return options
+    return {**options, "vectors": vectors, "vector_words": None}
 
 
 def build_loss(config: dict[str, Any], task: str, burn_in: int, machine: LatticeMachine) -> TotalLoss:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lmn_graph._files import remove_parts, replacing, write_text
 
-__all__ = ["load_model", "remove_parts", "replacing", "save_model", "write_text"]
+__all__ = ["load_model", "put_back", "read_model", "remove_parts", "replacing", "save_model", "write_text"]
 
 
 def save_model(module: nn.Module, path: str | Path) -> None:
@@ -23,23 +23,44 @@ def save_model(module: nn.Module, path: str | Path) -> None:
         save_file(tensors, temporary, metadata={"crc32": str(_checksum(tensors))})
 
 
+def read_model(path: str | Path) -> dict[str, Tensor]:
+    """What :func:`save_model` wrote.
+
+    Raises:
+        ValueError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            expected = (file.metadata() or {}).get("crc32")
+    except FileNotFoundError:
+        raise ValueError(f"checkpoint {str(path)!r} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {str(path)!r} is damaged: {' '.join(str(error).split())[:500]}") from None
+    if expected is not None and expected != str(_checksum(tensors)):
+        raise ValueError(f"checkpoint {str(path)!r} is damaged: its checksum is not that of its content")
+    return tensors
+
+
 def load_model(module: nn.Module, path: str | Path) -> None:
     """Put what :func:`save_model` wrote back into a module of the same kind.
 
     Raises:
         ValueError: if the file is missing, damaged or of another module.
     """
+    put_back(module, read_model(path), path)
+
+
+def put_back(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put tensors that were read from ``path`` back into a module of the same kind.
+
+    Raises:
+        ValueError: if they are of another.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            expected = (file.metadata() or {}).get("crc32")
-        if expected is not None and expected != str(_checksum(tensors)):
-            raise ValueError(f"checkpoint {str(path)!r} is damaged: its checksum is not that of its content")
         module.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise ValueError(f"checkpoint {str(path)!r} is missing") from None
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} is damaged or of another machine: {' '.join(str(error).split())[:500]}") from None
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint {str(path)!r} is of another machine: {' '.join(str(error).split())[:500]}") from None
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -26,7 +26,7 @@ from lmn_graph.readouts import READOUTS
 from lmn_graph.training import build
 from lmn_graph.training.batches import Batches
 from lmn_graph.training.configuration import Config, configure, to_yaml
-from lmn_graph.training.files import load_model, remove_parts, write_text
+from lmn_graph.training.files import put_back, read_model, remove_parts, write_text
 from lmn_graph.training.fit import fit, seeded
 from lmn_graph.training.measure import baselines, dynamics, quality, steps_taken
 from lmn_graph.training.settings import StreamSettings, TrainerSettings
@@ -100,14 +100,13 @@ class Run:
         Raises:
             ValueError: if there is no checkpoint yet, or it is damaged or of another machine.
         """
-        with isolate_rng():
-            machine = build.build_machine(
-                self.config, tuple(self.record["in_shape"]), self.record["out_features"], self.encoder.target.classes
-            )
         path = self.folder / "checkpoints" / "best.safetensors"
         if not path.exists():
             raise ValueError(f"run {str(self.folder)!r} has no model yet ({path.name} is missing); resume it first")
-        load_model(machine, path)
+        tensors, sizes = read_model(path), (tuple(self.record["in_shape"]), self.record["out_features"])
+        with isolate_rng():
+            machine = build.build_machine(self.config, *sizes, self.encoder.target.classes, saved=tensors)
+        put_back(machine, tensors, path)
         return machine.eval()
 
 

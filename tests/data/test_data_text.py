@@ -166,6 +166,79 @@ def test_damaged_tokens_are_refused(novels, tmp_path, what, message):
         data.load(folder)
 
 
+ANIMALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", ".", "[END]"]
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Files of another program: numbers of tokens and nothing else, and the list of tokens beside them."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(ANIMALS) + "\n", encoding="utf-8")
+    sentence = [5, 6, 7, 8, 9]
+    for name, count in (("train", 40), ("val", 20)):
+        (folder / f"{name}.bin").write_bytes(np.array(sentence * count, dtype="<u2").tobytes())
+    return folder
+
+
+def test_files_of_tokens_of_another_program(bare, tmp_path):
+    """Mapped as they are; documents, characters and words are found by the tokenizer, and a run on them generates text."""
+    splits = data.load(bare, tokenizer=str(bare / "vocab.txt"), document_end="[END]")
+    assert splits.classes == ANIMALS
+    assert isinstance(splits.train.values, np.memmap)
+    assert splits.train.values.tolist() == [5, 6, 7, 8, 9] * 40
+    assert splits.train.starts.tolist() == list(range(0, 200, 5))
+    assert (len(splits.validation), len(splits.test)) == (50, 50)
+    said = splits.encoder.tokens.decode([5, 6, 7, 8] * 10)
+    assert (splits.test.characters, splits.test.words) == (len(said), len(said.split()))
+    arguments = [
+        "text-soc-tbptt",
+        "--data",
+        str(bare),
+        f"--data.tokenizer={bare / 'vocab.txt'}",
+        "--topology.L",
+        "3",
+        "--stream.window",
+        "8",
+    ]
+    arguments += ["--trainer.batch_size", "4", "--trainer.epochs", "1", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(["train", *arguments]) == 0
+    assert main(["generate", str(tmp_path / "run"), "--prompt", "the cat", "--tokens", "5"]) == 0
+
+
+def test_a_test_part_of_another_program(bare):
+    (bare / "test.bin").write_bytes(np.array([5, 6, 7, 8], dtype="<u2").tobytes())
+    (bare / "val.bin").rename(bare / "validation.bin")
+    splits = data.load(bare, tokenizer=str(bare))
+    assert (len(splits.validation), len(splits.test), splits.test.starts.tolist()) == (100, 4, [0])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (None, {}, r"tokenizer must name that of the \.bin files"),
+        (None, {"tokenizer": "vocab.txt", "document_end": "[NONE]"}, "document_end must be a token"),
+        (("val.bin", None), {"tokenizer": "vocab.txt"}, r"val\.bin cannot be read"),
+        (("val.bin", b"abc"), {"tokenizer": "vocab.txt"}, r"val\.bin must hold four numbers of 2 bytes at least.*got 3 bytes"),
+        (("val.bin", b"\5\0" * 7 + b"\12\0"), {"tokenizer": "vocab.txt"}, "test holds token 10 at position 3, beyond the vocabulary of 10"),
+    ],
+)
+def test_what_is_wrong_with_files_of_another_program(bare, change, options, message):
+    if change is not None:
+        name, content = change
+        (bare / name).unlink() if content is None else (bare / name).write_bytes(content)
+    if "tokenizer" in options:
+        options = {**options, "tokenizer": str(bare / options["tokenizer"])}
+    with pytest.raises(ValueError, match=message):
+        data.load(bare, **options)
+
+
+def test_a_record_says_what_the_tokenizer_is(novels, tmp_path):
+    folder = data.write_tokens(data.load(novels), tmp_path / "made")
+    with pytest.raises(ValueError, match=r"tokenizer must be None for a folder with tokens\.json"):
+        data.tokens(folder, tokenizer="vocab.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
