@@ -43,7 +43,7 @@ from lmn_graph.training.streams import advance
 from lmn_graph.training.windows import StreamBatches
 
 STEPS, WARM, RADIUS, LOOKS, WINDOW = 100, 500, 0.9, 10, 64
-RIDGES = (1e-6, 1e-4, 1e-2, 1.0, 10.0)
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-2, 1.0, 10.0)
 Model = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray, int], np.ndarray]]
 
 
@@ -73,13 +73,15 @@ def echo_state(series: np.ndarray, train: int, nodes: int, seed: int, ridge: flo
     def one_step(values: np.ndarray) -> np.ndarray:
         return np.asarray(readout.run(made().run(values[:, None])))[:, 0]
 
-    def loop(history: np.ndarray, steps: int) -> np.ndarray:
-        own = made()
-        state, found = own.run(history[:, None])[-1], []
-        for _ in range(steps):
-            found.append(float(np.asarray(readout.run(state[None])).item()))
-            state = own.run(np.array([[found[-1]]]))[-1]
-        return np.array(found)
+    def loop(histories: np.ndarray, steps: int) -> np.ndarray:
+        found = np.empty((len(histories), steps))
+        for history, row in zip(histories, found):
+            own = made()
+            state = own.run(history[:, None])[-1]
+            for step in range(steps):
+                row[step] = np.asarray(readout.run(state[None])).item()
+                state = own.run(row[step : step + 1, None])[-1]
+        return found
 
     return one_step, loop
 
@@ -169,21 +171,21 @@ def line_to_cube(seed: int) -> LatticeMachine:
 def of_machine(machine: LatticeMachine) -> Model:
     windows = machine.projector.in_shape == (WINDOW,)
 
-    def batched(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values[None] if windows else values[None, :, None]).float()
+    def batched(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows if windows else rows[..., None]).float()
 
     def one_step(values: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             if windows:
-                found = machine.predict(batched(values)[0].unfold(0, WINDOW, 1))[:, 0]
+                found = machine.predict(batched(values).unfold(0, WINDOW, 1))[:, 0]
                 return torch.nn.functional.pad(found, (WINDOW - 1, 0)).double().numpy()
-            return machine.stream(batched(values)).prediction[0, :, 0].double().numpy()
+            return machine.stream(batched(values[None])).prediction[0, :, 0].double().numpy()
 
-    def loop(history: np.ndarray, steps: int) -> np.ndarray:
+    def loop(histories: np.ndarray, steps: int) -> np.ndarray:
         try:
-            return closed_loop(machine, batched(history), steps).flatten().double().numpy()
+            return closed_loop(machine, batched(histories), steps).flatten(1).double().numpy()
         except ValueError:  # it left all bounds
-            return np.full(steps, np.inf)
+            return np.full((len(histories), steps), np.inf)
 
     return one_step, loop
 
@@ -196,18 +198,19 @@ def seasonal(series: np.ndarray, train: int) -> Model:
     def one_step(values: np.ndarray) -> np.ndarray:
         return np.roll(values, period - 1)
 
-    return one_step, lambda history, steps: np.resize(history[-period:], steps)
+    return one_step, lambda histories, steps: np.stack([np.resize(history[-period:], steps) for history in histories])
 
 
 def errors(series: np.ndarray, model: Model, first: int, count: int) -> tuple[float, float]:
     """Normalised errors of one step and of the closed loop on the values from ``first`` on."""
     one_step, loop = model
     variance = series[first:].var()
-    start = max(0, first - WARM)
-    single = np.square(one_step(series[start:-1])[first - start - 1 :] - series[first:]).mean() / variance
+    start = first - WARM
+    single = np.square(one_step(series[start:-1])[WARM - 1 :] - series[first:]).mean() / variance
     places = np.linspace(first, len(series) - STEPS, count).astype(int)
-    closed = [np.square(loop(series[max(0, place - WARM) : place], STEPS) - series[place : place + STEPS]).mean() for place in places]
-    return float(single), float(np.mean(closed) / variance)
+    found = loop(np.stack([series[place - WARM : place] for place in places]), STEPS)
+    wanted = np.stack([series[place : place + STEPS] for place in places])
+    return float(single), float(np.square(found - wanted).mean() / variance)
 
 
 def steadiest(make: Callable[[int, float], Model], series: np.ndarray, cut: Cut) -> Model:
@@ -249,7 +252,7 @@ def main() -> None:
         return best(machine, learn(machine, batches(machine, series[: cut.train], seed), epochs, rate), epochs, series, cut)
 
     models: dict[str, Callable[[int], Model]] = {
-        "last value": lambda seed: (lambda values: values, lambda history, steps: np.full(steps, history[-1])),
+        "last value": lambda seed: (lambda values: values, lambda histories, steps: np.repeat(histories[:, -1:], steps, 1)),
         "seasonal": lambda seed: seasonal(series, cut.train),
         f"echo state network, {nodes} nodes": lambda seed: steadiest(
             lambda train, ridge: echo_state(series, train, nodes, seed, ridge), series, cut
@@ -263,7 +266,7 @@ def main() -> None:
         found = [
             errors(series, make(seed), cut.test, cut.places) for seed in range(1 if name in ("last value", "seasonal") else given.seeds)
         ]
-        cells = [f"{statistics.fmean(v):.4f}" + (f" ± {statistics.stdev(v):.4f}" if len(v) > 1 else "") for v in zip(*found)]
+        cells = [f"{statistics.fmean(v):.2g}" + (f" ± {statistics.stdev(v):.1g}" if len(v) > 1 else "") for v in zip(*found)]
         print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
 
 

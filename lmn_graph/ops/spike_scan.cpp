@@ -10,6 +10,11 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(_MSC_VER)
+#define APART __declspec(noinline)
+#else
+#define APART __attribute__((noinline))  // three times faster to compile, and as fast
+#endif
 
 namespace {
 
@@ -71,7 +76,7 @@ struct Strided {
 
   // a tile [N][W] of the samples b ... b + width - 1, zero beyond them; `add` puts it on top of what is there
   template <int W>
-  void read(int64_t t, int64_t b, int64_t width, int64_t N, scalar* tile, bool add = false) const {
+  APART void read(int64_t t, int64_t b, int64_t width, int64_t N, scalar* tile, bool add = false) const {
     const scalar* from = at(t, b);
     if (!add && width < W) std::fill(tile, tile + N * W, scalar(0));
     if (sample == 1 && width == W && !add) {
@@ -88,7 +93,7 @@ struct Strided {
   }
 
   template <int W>
-  void write(int64_t t, int64_t b, int64_t width, int64_t N, const scalar* tile, bool add = false) const {
+  APART void write(int64_t t, int64_t b, int64_t width, int64_t N, const scalar* tile, bool add = false) const {
     scalar* into = at(t, b);
     if (sample == 1 && width == W && !add) {
       for (int64_t i = 0; i < N; ++i) std::memcpy(into + i * node, tile + i * W, W * sizeof(scalar));

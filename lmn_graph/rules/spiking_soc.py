@@ -196,6 +196,8 @@ class SpikingSOC(UpdateRule):
         self, p: SOCParameters, state: SOCState, drives: Tensor | None, *, steps: int, inject: str, record: tuple[str, ...]
     ) -> tuple[Tensor, SOCState, list[Tensor]] | None:
         """The steps in a compiled loop, where there is a compiler and they are worth it."""
+        if torch.compiler.is_compiling():
+            return None
         graph, (v, r) = p.connectivity, state
         numbers = (graph.num_edges + graph.num_nodes) * v.size(1) * steps
         if not numbers or not compiles(self.compile, numbers) or not self._is_plain(p, state, drives):
