@@ -20,7 +20,8 @@ from torch import Tensor
 from lmn_graph.learning._table import TraceTable
 from lmn_graph.learning.perturbation import Perturbation
 from lmn_graph.ops import _kernels, _native
-from lmn_graph.ops.filter_scan import NAMES, Cells, Circuit, call_on, compiled
+from lmn_graph.ops._native import NAMES
+from lmn_graph.ops.filter_scan import Cells, Circuit, call_on, compiled
 
 
 class Traces:

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmn_graph.ops._compiled import _quiet, has_compiler
 
+NAMES = {torch.float32: "float", torch.float64: "double"}  # ends of the names of compiled functions
 _log = logging.getLogger(__name__)
 # torch turns both off: for loops that it has vectorised itself, and for results that are those of its other kernels to the last bit
 _FLAGS = () if sys.platform == "win32" else ("-ftree-loop-vectorize", "-ffp-contract=fast")
@@ -34,6 +36,24 @@ def _library(name: str) -> Any | None:
     except Exception as error:  # whatever a compiler, a cache folder or another version of torch may say
         _log.warning("%s runs without its compiled form: %s", name, " ".join(f"{type(error).__name__}: {error}".split())[:300])
         return None
+
+
+def loops_for(name: str, like: Tensor) -> Any | None:
+    """The compiled ``name``.cpp for tensors of this kind, or None where there are none: they have no memory of their own, for example."""
+    if like.device.type != "cpu" or like.dtype not in NAMES or torch.compiler.is_compiling() or is_transformed(like):
+        return None
+    return library(name)
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor may have no memory of its own: inside a transform of functions, or fake."""
+    return torch._C._are_functorch_transforms_active() or type(tensor) not in (Tensor, torch.nn.Parameter)
+
+
+def differentiable(pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients to ``inputs`` that can be differentiated again, for pairs of an output and its gradient."""
+    outputs, grads = zip(*pairs)
+    return torch.autograd.grad(outputs, inputs, grads, create_graph=True, allow_unused=True, materialize_grads=True)
 
 
 class Strided(ctypes.Structure):

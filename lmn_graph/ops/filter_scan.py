@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _kernels, _native
+from lmn_graph.ops._native import NAMES, differentiable, is_transformed
 from lmn_graph.ops._order import Level, Order
 from lmn_graph.ops.weighted import sparse_product
 
-NAMES = {torch.float32: "float", torch.float64: "double"}
 BLOCK = 64  # time steps that a level filters in one matrix product: linear in T, where one product for all would be quadratic
 
 
@@ -45,7 +45,7 @@ class Circuit:
             return self._kept[key]
         with torch.inference_mode(False):
             made = make()
-        if not _is_transformed(self.port):
+        if not is_transformed(self.port):
             self._kept[key] = made
         return made
 
@@ -173,14 +173,7 @@ def _block(circuit: Circuit, cells: Cells, start: Tensor, x: Tensor) -> tuple[Te
 
 def compiled(like: Tensor) -> Any | None:
     """The compiled loops for tensors of this kind, or None."""
-    if like.device.type != "cpu" or like.dtype not in NAMES or not like.numel() or torch.compiler.is_compiling() or _is_transformed(like):
-        return None
-    return _native.library("filter_scan")
-
-
-def _is_transformed(tensor: Tensor) -> bool:
-    """Whether a tensor may have no memory of its own: inside a transform of functions, or fake."""
-    return torch._C._are_functorch_transforms_active() or type(tensor) not in (Tensor, torch.nn.Parameter)
+    return _native.loops_for("filter_scan", like) if like.numel() else None
 
 
 def call_on(name: str, circuit: Circuit, cells: Cells, start: Tensor, x: Tensor, *more: int | float | Tensor | None) -> None:
@@ -273,7 +266,7 @@ class _Scan(torch.autograd.Function):
             outputs = by_level(ctx.circuit, Cells.of(tensors[:4], ctx.time_step), *tensors[4:])
             pairs = [(output, grad) for output, grad in zip(outputs, grads) if grad is not None]
             inputs = [tensor for tensor, want in zip(tensors, wanted) if want]
-            gradients = iter(_again(pairs, inputs))
+            gradients = iter(differentiable(pairs, inputs))
             return None, None, *(next(gradients) if want else None for want in wanted)
         *parameters, start, x = (tensor.contiguous() for tensor in tensors)
         given = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
@@ -288,8 +281,3 @@ class _Scan(torch.autograd.Function):
             None if grad_s is None else grad_s.contiguous(),
         )
         return None, None, *(gradient if want else None for gradient, want in zip(found, wanted))
-
-
-def _again(pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    outputs, grads = zip(*pairs)
-    return torch.autograd.grad(outputs, inputs, grads, create_graph=True, allow_unused=True, materialize_grads=True)

@@ -167,7 +167,7 @@ void forward(const Neurons<scalar>& of, const Holding& holding, int64_t start, i
           Of::store(after, &v[k]);
           if (of.resources) {
             const Pack had = Of::load(&r[k]), left = had + back * (one - had) - use * spike;
-            Of::store(left > none ? left : none, &r[k]);
+            Of::store(left < none ? none : left, &r[k]);  // NaN stays NaN
           }
         }
       }

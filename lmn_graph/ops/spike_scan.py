@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops import _native
-from lmn_graph.ops._native import Strided
-from lmn_graph.ops.filter_scan import NAMES, _again, _is_transformed
+from lmn_graph.ops._native import NAMES, Strided, differentiable
 
 RESETS = ("none", "zero", "subtract")
 BLOCK = 16  # steps whose states are held at once: made again from the first of them where gradients need them
@@ -45,9 +44,7 @@ class Spikes(NamedTuple):
 
 def is_compiled(like: Tensor) -> bool:
     """Whether there are compiled loops for tensors of this kind."""
-    if like.device.type != "cpu" or like.dtype not in NAMES or torch.compiler.is_compiling() or _is_transformed(like):
-        return False
-    return _native.library("spike_scan") is not None
+    return _native.loops_for("spike_scan", like) is not None
 
 
 def spike_scan(spikes: Spikes, weight: Tensor, neuron: Tensor, drive: Tensor | None, v: Tensor, r: Tensor) -> tuple[Tensor, ...]:
@@ -115,7 +112,7 @@ class _Scan(torch.autograd.Function):
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             pairs = [(output, grad) for output, grad in zip(ctx.spikes.step_by_step(*inputs), grads) if grad is not None]
-            gradients = iter(_again(pairs, [tensor for tensor, want in zip(inputs, wanted) if want]))
+            gradients = iter(differentiable(pairs, [tensor for tensor, want in zip(inputs, wanted) if want]))
             return None, None, *(next(gradients) if want else None for want in wanted)
         found = _pull_back(ctx.spikes, inputs, ctx.starts, [*grads, None, None][:5], wanted)
         return None, None, *(gradient if want else None for gradient, want in zip(found, wanted))

@@ -177,6 +177,18 @@ def test_a_gradient_of_a_part_only(lattice, normal):
     assert_same(both(rule, drive, steps=12), [drive], normal)
 
 
+@pytest.mark.parametrize("batch_size", [1, 9])
+def test_what_is_no_number_is_not_hidden(lattice, normal, batch_size):
+    """Infinity and NaN in a state come out where they would."""
+    rule = SpikingSOC(lattice, reset="subtract").double()
+    v, r = normal(16, batch_size), torch.ones(16, batch_size, dtype=torch.float64)
+    v[3, 0], r[5, 0] = float("inf"), float("nan")
+    step, scan = both(rule, None, steps=3, state=SOCState(v, r))
+    assert not scan.state.r[5, 0].isfinite()
+    for got, want in zip(outputs(scan), outputs(step), strict=True):
+        torch.testing.assert_close(got, want, equal_nan=True)
+
+
 def test_without_gradients_nothing_is_kept(lattice, normal, scans):
     rule = SpikingSOC(lattice, reset="zero").double()
     with torch.no_grad():
