@@ -158,11 +158,11 @@ void forward(const Neurons<scalar>& of, const Holding& holding, int64_t start, i
         Pack heard[Of::P];
         gather<scalar, W>(of.weight, of.col, of.rowptr[i], of.rowptr[i + 1], of.resources ? x.data() : s.data(), heard);
         const scalar keep = of.decay[i], use = of.utilisation[i], back = of.recovery[i];
-        const scalar zero = of.reset == ZERO ? 1 : 0, less = of.reset == SUBTRACT ? of.threshold[i] : scalar(0);
+        const Pack less = Of::all(of.reset == SUBTRACT ? of.threshold[i] : scalar(0));
         for (int p = 0; p < Of::P; ++p) {
           const int64_t k = i * W + p * Of::L;
           const Pack before = Of::load(&v[k]), spike = Of::load(&s[k]);
-          Pack after = heard[p] + (before - (zero * before + less) * spike) * keep;
+          Pack after = heard[p] + (before - (of.reset == ZERO ? before : less) * spike) * keep;
           if (frame >= 0) after += Of::load(&given[k]);
           Of::store(after, &v[k]);
           if (of.resources) {
@@ -249,7 +249,7 @@ void backward(const Neurons<scalar>& of, const Holding& holding, int64_t start, 
           for (int p = 0; p < Of::P; ++p) {
             const int64_t k = i * W + p * Of::L, q = p * Of::L;
             const Pack before = Of::load(&v[k]), to_v = Of::load(&gv[k]), spike = before >= theta ? one : none, up = to_v * keep;
-            const Pack had = of.resources ? Of::load(&r[k]) : one, taken = zero * before + subtract * theta;
+            const Pack had = of.resources ? Of::load(&r[k]) : one, taken = of.reset == ZERO ? before : Of::all(subtract * theta);
             Pack to_s = heard[p] * had - through * up * taken;
             if (g_s) to_s += Of::load(&spikes[k]);
             if (of.resources) {
