@@ -14,6 +14,7 @@ from topologies import _checks
 from topologies._graph import refuse_without_memory
 
 from ._npz import DAMAGE
+from ._seasons import VALUES, season
 from ._streams import Stream, StreamSplits, ValueEncoder
 from ._target import LARGEST, Target
 from .base import ENCODERS, Encoder, Inputs, Split, Splits, existing
@@ -188,8 +189,11 @@ class SeriesEncoder(Encoder):
         return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(scaled, self.window)[starts])
 
     def baselines(self, split: Split, train: Split) -> dict[str, torch.Tensor]:
-        """The training mean, and the last value of the window."""
-        return {"mean": train.y.mean(0).expand(len(split), -1), "last_value": split.x[:, -1:]}  # type: ignore[index]
+        """The training mean, the last value of the window and, if the training rows have a period within it, the value a period ago."""
+        seen, known = split.x[:], train.x[:VALUES]
+        found = {"mean": train.y.mean(0).expand(len(split), -1), "last_value": seen[:, -1:]}
+        back = season((known.flip(1) - train.y[:VALUES]).square().mean(0).numpy())  # of the values from the last one back
+        return found if back is None else {**found, "seasonal": seen[:, self.window - 1 - back, None]}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> SeriesEncoder:

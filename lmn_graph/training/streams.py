@@ -6,10 +6,12 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lmn_graph.data import Stream, StreamSplits
+from lmn_graph.data._seasons import period_of
 from lmn_graph.learning import BPTT
 from lmn_graph.machine import LatticeMachine, Output
 from lmn_graph.memory import Memory
@@ -171,7 +173,11 @@ def _sums(prediction: Tensor, window: Window, text: bool, scale: tuple[float, ..
 
 
 def evaluate_stream(machine: LatticeMachine, splits: StreamSplits, part: str, settings: StreamSettings) -> dict[str, float]:
-    """As :func:`lmn_graph.training.run.evaluate`, of streams."""
-    batches = measuring(getattr(splits, part), settings)
-    found = measured(machine, batches, splits.encoder.target.scale or (1.0,))
+    """As :func:`lmn_graph.training.run.evaluate`, of streams; with the error of repeating the period that the training part may have."""
+    stream, scale = getattr(splits, part), splits.encoder.target.scale or (1.0,)
+    found = measured(machine, measuring(stream, settings), scale)
+    period = None if stream.is_text else period_of(splits.train.values)
+    if period is not None and period < len(stream):
+        moved = (stream.values[period:].astype(np.float64) - stream.values[:-period]) * np.asarray(scale)
+        found["baseline_seasonal_rmse"] = float(np.sqrt(np.square(moved).mean()))
     return {f"{part}/{name}": value for name, value in found.items()}

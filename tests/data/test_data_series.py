@@ -250,3 +250,29 @@ def test_mackey_glass_goes_through_the_code_of_series(save: Callable[..., Path])
     for option, value in (("length", 0), ("tau", 0), ("tau", 1.5), ("seed", -1)):
         with pytest.raises(ValueError, match=f"{option} must be an integer"):
             data.load("mackey-glass", **{option: value})
+
+
+def test_a_period_is_found_where_there_is_one():
+    """Of a wave with noise its period; none of a random walk, a constant or a few values."""
+    from lmn_graph.data._seasons import period_of, season
+
+    generator = np.random.default_rng(0)
+    wave = np.sin(2 * np.pi * np.arange(2000) / 24) + 0.1 * generator.normal(size=2000)
+    assert period_of(wave[:, None]) % 24 == 0
+    assert period_of(np.cumsum(np.ones(500))[:, None]) is None
+    assert period_of(np.ones((50, 1))) is None
+    assert period_of(np.ones((1, 1))) is None
+    assert season([1.0, 4.0, 9.0, 2.0, 5.0]) == 3
+    assert season([3.0, 2.0, 1.0]) is None or season([3.0, 2.0, 1.0]) > 0
+
+
+def test_a_series_with_a_period_has_the_value_a_period_ago_as_a_baseline(tmp_path):
+    """In a window of forty values of period twelve, three steps ahead: exact, unlike the last value."""
+    np.save(tmp_path / "wave.npy", np.tile(np.random.default_rng(0).normal(size=12), 60))
+    splits = data.load(tmp_path / "wave.npy", window=40, horizon=3)
+    found = splits.encoder.baselines(splits.test, splits.train)
+    torch.testing.assert_close(found["seasonal"], splits.test.y)
+    assert not torch.allclose(found["last_value"], splits.test.y)
+    np.save(tmp_path / "line.npy", np.arange(700.0))
+    splits = data.load(tmp_path / "line.npy", window=40, horizon=3)
+    assert set(splits.encoder.baselines(splits.test, splits.train)) == {"mean", "last_value"}

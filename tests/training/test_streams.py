@@ -11,12 +11,13 @@ import torch
 
 import topologies
 from lmn_graph import LatticeMachine
-from lmn_graph.data import Stream
+from lmn_graph.data import Stream, load
 from lmn_graph.memory import MemoryToken
 from lmn_graph.projectors import Linear
 from lmn_graph.readouts import Rate
 from lmn_graph.rules import TanhLattice
 from lmn_graph.training import configure, evaluate, open_run, resume, train
+from lmn_graph.training.build import build_machine
 from lmn_graph.training.settings import StreamSettings
 from lmn_graph.training.streams import advance, measured, measuring
 from lmn_graph.training.windows import StreamBatches
@@ -202,6 +203,17 @@ def test_a_run_on_a_stream_is_measured_and_used(tmp_path):
     again = open_run(tmp_path / "run")
     settings = StreamSettings(**again.config["stream"])
     assert evaluate(again.machine(), again.splits(), stream=settings) == run.metrics
+
+
+def test_a_stream_with_a_period_is_measured_beside_its_repetition(tmp_path):
+    """Exact for a wave that repeats itself, in units of its values; nothing of the kind for a line."""
+    for name, values in (("wave", 5 * np.tile(np.random.default_rng(0).normal(size=9), 80)), ("line", np.arange(700.0))):
+        np.save(tmp_path / f"{name}.npy", values)
+        splits = load(tmp_path / f"{name}.npy", stream=True)
+        machine = build_machine(config_of(), splits.in_shape, splits.out_features)
+        found = evaluate(machine, splits, "test", stream=StreamSettings(8))
+        assert found["test/baseline_last_value_rmse"] > 0.5
+        assert found.get("test/baseline_seasonal_rmse", -1.0) == pytest.approx(0.0 if name == "wave" else -1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(
