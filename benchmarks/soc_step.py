@@ -2,7 +2,8 @@
 
     python benchmarks/soc_step.py [--side 16] [--radius 2] [--batch 32] [--steps 20] [--repeats 7]
 
-The same SpikingSOC (learned weights, resources, reset to zero) runs four ways on the same weights and drive. Printed first: how many
+The same SpikingSOC (learned weights, resources, reset to zero) runs on the same weights and drive: in the compiled
+loop, step after step with sparse products, as plain message passing and with a dense matrix. Printed first: how many
 spikes differ, and the relative error of the weight gradient. Then medians of interleaved, warm repeats, and for each way the peak
 memory above what the graph and the weights take, each measured in a process of its own.
 """
@@ -42,7 +43,7 @@ class DenseSOC(SpikingSOC):
         return self.dense @ x
 
 
-WAYS = ("lmn_graph", "PyG propagate", "dense matrix", "bare kernels")
+WAYS = ("lmn_graph", "step after step", "PyG propagate", "dense matrix", "bare kernels")
 
 
 def build(way: str, options: argparse.Namespace) -> tuple[Callable[[], object], SpikingSOC]:
@@ -53,7 +54,7 @@ def build(way: str, options: argparse.Namespace) -> tuple[Callable[[], object], 
     drive = torch.rand(options.batch, rule.num_nodes) * 0.4
     if isinstance(rule, DenseSOC):
         rule.densify()
-    rule.reference = way == "PyG propagate"
+    rule.reference, rule.compile = way == "PyG propagate", "never" if way == "step after step" else "auto"
     if way == "bare kernels":
         return bare(rule, options), rule
 
@@ -107,7 +108,7 @@ def check(options: argparse.Namespace) -> None:
     spikes = work()
     gradient = rule.weight.grad
     print(f"firing rate {float(spikes.mean()):.3f}")
-    for way in WAYS[1:3]:
+    for way in WAYS[1:4]:
         other, compared = build(way, options)
         differ = int((other() != spikes).sum())
         if isinstance(compared, DenseSOC):
