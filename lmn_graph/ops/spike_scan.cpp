@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t STEPS = 8;  // whose factors of the weights' gradient are multiplied at once
 
-constexpr int64_t ROWS = 16;
+constexpr int64_t TOGETHER = 16;
 
 enum Reset { NONE, ZERO, SUBTRACT };
 
@@ -52,6 +52,22 @@ struct Lanes<scalar, 1> {
   static scalar sum(const Pack& pack) { return pack; }
 };
 
+// Arrays of one size in one piece of memory, from cache lines on, of which equal rows are in different sets of a cache
+template <typename scalar>
+class Arrays {
+ public:
+  Arrays(int64_t count, int64_t size) : size_((size + LINE - 1) / LINE * LINE + 5 * LINE), memory_(count * size_ + LINE) {}
+  scalar* next() {
+    const auto at = reinterpret_cast<uintptr_t>(memory_.data()) % 64 / sizeof(scalar);
+    return memory_.data() + (at ? LINE - at : 0) + size_ * taken_++;
+  }
+
+ private:
+  static constexpr int64_t LINE = 64 / sizeof(scalar);
+  int64_t size_, taken_ = 0;
+  std::vector<scalar> memory_;
+};
+
 template <typename scalar>
 struct Neurons {
   int64_t N, E, B, threads, reset, resources;
@@ -63,6 +79,14 @@ struct Neurons {
 struct Holding {
   int64_t hold, every;
   int64_t frame(int64_t t) const { return every || t % hold == 0 ? t / hold : -1; }
+};
+
+// Rows of W numbers
+template <typename scalar>
+struct Rows {
+  const scalar* data;
+  int64_t apart;
+  const scalar* operator[](int64_t i) const { return data + i * apart; }
 };
 
 // An array [T, N, B] of any strides
@@ -85,11 +109,20 @@ struct Strided {
       for (int64_t i = 0; i < N; ++i)
         for (int64_t k = 0; k < width; ++k) tile[i * W + k] = from[i * node + k] + (add ? tile[i * W + k] : scalar(0));
     } else {
-      for (int64_t first = 0; first < N; first += ROWS)  // of a tile that stay in the first cache
+      for (int64_t first = 0; first < N; first += TOGETHER)  // of a tile that stay in the first cache
         for (int64_t k = 0; k < width; ++k)
-          for (int64_t i = first; i < std::min(first + ROWS, N); ++i)
+          for (int64_t i = first; i < std::min(first + TOGETHER, N); ++i)
             tile[i * W + k] = from[k * sample + i * node] + (add ? tile[i * W + k] : scalar(0));
     }
+  }
+
+  // the same tile without a copy where there is one in memory: where it begins, and how far its rows are apart
+  template <int W>
+  Rows<scalar> rows(int64_t t, int64_t b, int64_t width, int64_t N, std::vector<scalar>& tile) const {
+    if (sample == 1 && width == W) return {at(t, b), node};
+    tile.resize(N * W);
+    read<W>(t, b, width, N, tile.data());
+    return {tile.data(), W};
   }
 
   template <int W>
@@ -101,9 +134,9 @@ struct Strided {
       for (int64_t i = 0; i < N; ++i)
         for (int64_t k = 0; k < width; ++k) into[i * node + k] = tile[i * W + k] + (add ? into[i * node + k] : scalar(0));
     } else {
-      for (int64_t first = 0; first < N; first += ROWS)
+      for (int64_t first = 0; first < N; first += TOGETHER)
         for (int64_t k = 0; k < width; ++k)
-          for (int64_t i = first; i < std::min(first + ROWS, N); ++i) {
+          for (int64_t i = first; i < std::min(first + TOGETHER, N); ++i) {
             scalar& one = into[k * sample + i * node];
             one = tile[i * W + k] + (add ? one : scalar(0));
           }
@@ -140,30 +173,33 @@ void forward(const Neurons<scalar>& of, const Holding& holding, int64_t start, i
 #pragma omp parallel for schedule(static) num_threads(of.threads) if (of.threads > 1)
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t at = block * W, width = std::min<int64_t>(W, B - at);
-    std::vector<scalar> v(N * W), r(N * W), s(N * W), x(of.resources ? N * W : 0), given(drive ? N * W : 0);
-    v_of.template read<W>(0, at, width, N, v.data());
-    r_of.template read<W>(0, at, width, N, r.data());
+    Arrays<scalar> arrays(4, N * W);
+    scalar *v = arrays.next(), *r = arrays.next(), *s = arrays.next(), *x = arrays.next();
+    std::vector<scalar> tile;
+    Rows<scalar> given{};
+    v_of.template read<W>(0, at, width, N, v);
+    r_of.template read<W>(0, at, width, N, r);
     const Pack one = Of::all(1), none = Of::all(0);
     for (int64_t t = 0; t < T; ++t) {
       const int64_t frame = drive ? holding.frame(start + t) : -1;
-      if (frame >= 0 && (t == 0 || frame != holding.frame(start + t - 1))) drive.template read<W>(frame, at, width, N, given.data());
+      if (frame >= 0 && (t == 0 || frame != holding.frame(start + t - 1))) given = drive.template rows<W>(frame, at, width, N, tile);
       for (int64_t i = 0; i < N; ++i)
         for (int64_t k = i * W; k < (i + 1) * W; k += Of::L) {
           const Pack spike = Of::load(&v[k]) >= of.threshold[i] ? one : none;
           Of::store(spike, &s[k]);
           if (of.resources) Of::store(spike * Of::load(&r[k]), &x[k]);
         }
-      if (s_of) s_of.template write<W>(t, at, width, N, s.data());
+      if (s_of) s_of.template write<W>(t, at, width, N, s);
       for (int64_t i = 0; i < N; ++i) {
         Pack heard[Of::P];
-        gather<scalar, W>(of.weight, of.col, of.rowptr[i], of.rowptr[i + 1], of.resources ? x.data() : s.data(), heard);
+        gather<scalar, W>(of.weight, of.col, of.rowptr[i], of.rowptr[i + 1], of.resources ? x : s, heard);
         const scalar keep = of.decay[i], use = of.utilisation[i], back = of.recovery[i];
         const Pack less = Of::all(of.reset == SUBTRACT ? of.threshold[i] : scalar(0));
         for (int p = 0; p < Of::P; ++p) {
           const int64_t k = i * W + p * Of::L;
           const Pack before = Of::load(&v[k]), spike = Of::load(&s[k]);
           Pack after = heard[p] + (before - (of.reset == ZERO ? before : less) * spike) * keep;
-          if (frame >= 0) after += Of::load(&given[k]);
+          if (frame >= 0) after += Of::load(given[i] + p * Of::L);
           Of::store(after, &v[k]);
           if (of.resources) {
             const Pack had = Of::load(&r[k]), left = had + back * (one - had) - use * spike;
@@ -171,11 +207,11 @@ void forward(const Neurons<scalar>& of, const Holding& holding, int64_t start, i
           }
         }
       }
-      if (v_kept) v_kept.template write<W>(t, at, width, N, v.data());
-      if (r_kept) r_kept.template write<W>(t, at, width, N, r.data());
+      if (v_kept) v_kept.template write<W>(t, at, width, N, v);
+      if (r_kept) r_kept.template write<W>(t, at, width, N, r);
     }
-    v_of.template write<W>(0, at, width, N, v.data());
-    r_of.template write<W>(0, at, width, N, r.data());
+    v_of.template write<W>(0, at, width, N, v);
+    r_of.template write<W>(0, at, width, N, r);
   }
 }
 
@@ -217,49 +253,53 @@ void backward(const Neurons<scalar>& of, const Holding& holding, int64_t start, 
 #else
     const int64_t thread = 0;
 #endif
-    std::vector<scalar> gv(N * W), gr(N * W), next(N * W), v(N * W), r(N * W), after(N * W), slope(N * W), spikes(N * W);
-    std::vector<scalar> sums(4 * N * W), g(d_weight ? N * STEPS * W : 0), x(g.size());
+    Arrays<scalar> arrays(7, N * W), factors(d_weight ? 2 : 0, N * STEPS * W);
+    scalar *gv = arrays.next(), *next = arrays.next(), *gr = arrays.next(), *sums[4];
+    for (auto& sum : sums) sum = arrays.next();
+    scalar *g = factors.next(), *x = factors.next();
+    std::vector<scalar> tiles[5];
+    Rows<scalar> v{}, r{}, after{}, slope{}, spikes{};
     scalar *own_weight = d_weight ? d_weight + thread * of.E : nullptr, *own_neuron = d_neuron + thread * 4 * N;
     const Pack one = Of::all(1), none = Of::all(0);
     const scalar zero = of.reset == ZERO ? 1 : 0, subtract = of.reset == SUBTRACT ? 1 : 0, through = detach ? 0 : 1;
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t at = block * W, width = std::min<int64_t>(W, B - at);
-      g_v.template read<W>(0, at, width, N, gv.data());
-      g_r.template read<W>(0, at, width, N, gr.data());
-      std::fill(sums.begin(), sums.end(), scalar(0));
+      g_v.template read<W>(0, at, width, N, gv);
+      g_r.template read<W>(0, at, width, N, gr);
+      for (auto* sum : sums) std::fill(sum, sum + N * W, scalar(0));
       int64_t filled = 0;
       for (int64_t t = T - 1; t >= 0; --t) {
-        if (g_v_kept) g_v_kept.template read<W>(t, at, width, N, gv.data(), true);
-        if (g_r_kept) g_r_kept.template read<W>(t, at, width, N, gr.data(), true);
+        if (g_v_kept) g_v_kept.template read<W>(t, at, width, N, gv, true);
+        if (g_r_kept) g_r_kept.template read<W>(t, at, width, N, gr, true);
         const int64_t frame = d_drive ? holding.frame(start + t) : -1;
-        if (frame >= 0) d_drive.template write<W>(frame, at, width, N, gv.data(), true);
-        v_kept.template read<W>(t, at, width, N, v.data());
-        slope_of.template read<W>(t, at, width, N, slope.data());
-        if (g_s) g_s.template read<W>(t, at, width, N, spikes.data());
+        if (frame >= 0) d_drive.template write<W>(frame, at, width, N, gv, true);
+        v = v_kept.template rows<W>(t, at, width, N, tiles[0]);
+        slope = slope_of.template rows<W>(t, at, width, N, tiles[1]);
+        if (g_s) spikes = g_s.template rows<W>(t, at, width, N, tiles[2]);
         if (of.resources) {
-          r_kept.template read<W>(t, at, width, N, r.data());
-          r_after.template read<W>(t, at, width, N, after.data());
+          r = r_kept.template rows<W>(t, at, width, N, tiles[3]);
+          after = r_after.template rows<W>(t, at, width, N, tiles[4]);
         }
         for (int64_t i = 0; i < N; ++i) {
           Pack heard[Of::P];
-          gather<scalar, W>(weight_t, col_t, rowptr_t[i], rowptr_t[i + 1], gv.data(), heard);
+          gather<scalar, W>(weight_t, col_t, rowptr_t[i], rowptr_t[i + 1], gv, heard);
           const scalar theta = of.threshold[i], keep = of.decay[i], use = of.utilisation[i], back = of.recovery[i];
-          scalar *to_theta = &sums[i * W], *to_keep = to_theta + N * W, *to_use = to_keep + N * W, *to_back = to_use + N * W;
+          scalar *to_theta = sums[0] + i * W, *to_keep = sums[1] + i * W, *to_use = sums[2] + i * W, *to_back = sums[3] + i * W;
           for (int p = 0; p < Of::P; ++p) {
             const int64_t k = i * W + p * Of::L, q = p * Of::L;
-            const Pack before = Of::load(&v[k]), to_v = Of::load(&gv[k]), spike = before >= theta ? one : none, up = to_v * keep;
-            const Pack had = of.resources ? Of::load(&r[k]) : one, taken = of.reset == ZERO ? before : Of::all(subtract * theta);
+            const Pack before = Of::load(v[i] + q), to_v = Of::load(&gv[k]), spike = before >= theta ? one : none, up = to_v * keep;
+            const Pack had = of.resources ? Of::load(r[i] + q) : one, taken = of.reset == ZERO ? before : Of::all(subtract * theta);
             Pack to_s = heard[p] * had - through * up * taken;
-            if (g_s) to_s += Of::load(&spikes[k]);
+            if (g_s) to_s += Of::load(spikes[i] + q);
             if (of.resources) {
-              const Pack open = Of::load(&after[k]) > none ? Of::load(&gr[k]) : none;
+              const Pack open = Of::load(after[i] + q) > none ? Of::load(&gr[k]) : none;
               to_s -= open * use;
               Of::store(open * (1 - back) + heard[p] * spike, &gr[k]);
               Of::store(Of::load(to_back + q) + open * (one - had), to_back + q);
               Of::store(Of::load(to_use + q) - open * spike, to_use + q);
             }
-            const Pack crossing = to_s * Of::load(&slope[k]);
+            const Pack crossing = to_s * Of::load(slope[i] + q);
             Of::store(up * (one - zero * spike) + crossing, &next[k]);
             Of::store(Of::load(to_theta + q) - crossing - subtract * up * spike, to_theta + q);
             Of::store(Of::load(to_keep + q) + to_v * (before - taken * spike), to_keep + q);
@@ -269,16 +309,17 @@ void backward(const Neurons<scalar>& of, const Holding& holding, int64_t start, 
             }
           }
         }
-        gv.swap(next);
+        std::swap(gv, next);
         if (d_weight != nullptr && (++filled == STEPS || t == 0)) {
-          correlate<scalar, W>(of, g.data(), x.data(), filled, own_weight);
+          correlate<scalar, W>(of, g, x, filled, own_weight);
           filled = 0;
         }
       }
-      for (int64_t k = 0; k < 4 * N; ++k)
-        for (int b = 0; b < W; ++b) own_neuron[k] += sums[k * W + b];
-      g_v.template write<W>(0, at, width, N, gv.data());
-      g_r.template write<W>(0, at, width, N, gr.data());
+      for (int64_t k = 0; k < 4; ++k)
+        for (int64_t i = 0; i < N; ++i)
+          for (int b = 0; b < W; ++b) own_neuron[k * N + i] += sums[k][i * W + b];
+      g_v.template write<W>(0, at, width, N, gv);
+      g_r.template write<W>(0, at, width, N, gr);
     }
   }
 }
