@@ -15,7 +15,7 @@ from lmn_graph._frames import frame_at
 from lmn_graph.connectivity import Connectivity
 from lmn_graph.ops._compiled import compiles
 from lmn_graph.ops._kernels import is_dual
-from lmn_graph.ops.spike_scan import Spikes, is_compiled, spike_scan
+from lmn_graph.ops.spike_scan import BLOCK, Spikes, is_compiled, spike_scan
 from lmn_graph.rules.base import RULES, UpdateRule, edge_weights
 from lmn_graph.rules.parameters import BoundedParameter
 from lmn_graph.surrogates import ArcTan, Surrogate
@@ -199,7 +199,7 @@ class SpikingSOC(UpdateRule):
         if torch.compiler.is_compiling():
             return None
         graph, (v, r) = p.connectivity, state
-        numbers = (graph.num_edges + graph.num_nodes) * v.size(1) * steps
+        numbers = (graph.num_edges + graph.num_nodes) * v.size(1) * BLOCK  # whatever the length, so that all segments of a rollout agree
         if not numbers or not compiles(self.compile, numbers) or not self._is_plain(p, state, drives):
             return None
         neuron = torch.cat([value.to(v.dtype).expand(graph.num_nodes, 1) for value in p[2:]], 1).t()

@@ -267,8 +267,8 @@ def test_small_runs_are_not_worth_it(lattice, normal, scans):
     assert rule.compile == "auto"
     rollout(rule, normal(2, 16), steps=8)
     assert not scans
-    rollout(rule, normal(200, 16), steps=100)
-    assert len(scans) == 1
+    rollout(rule, normal(1000, 16), steps=8, truncate=5)
+    assert len(scans) == 2
 
 
 @pytest.mark.parametrize("variable", ["CXX", "LMN_COMPILE"])
