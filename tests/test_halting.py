@@ -116,8 +116,9 @@ def by_hand(rule, unit, drive, *, steps=T, state=None, truncate=None, inject="ev
             t = len(outputs)
             if truncate and t and t % truncate == 0:
                 s = type(s)(*(field.detach() for field in s))
-            now = drive[b] if drive.shape[1:] == (rule.num_nodes, *tail) else drive[b, t]
-            s, y = rule.step(p, s, None if inject == "first" and t else now.unsqueeze(1))
+            constant = drive.shape[1:] == (rule.num_nodes, *tail)
+            now = drive[b] if constant else drive[b, t]
+            s, y = rule.step(p, s, None if inject == "first" and constant and t else now.unsqueeze(1))
             outputs.append(y[:, 0])
             states.append([field[:, 0] for field in s])
             hs.append(probability(unit, s[0][:, 0]))
