@@ -10,6 +10,7 @@ from lmn_graph._commands import helped, positional
 
 
 def preprocess(known: argparse.Namespace, rest: list[str]) -> int:
+    """Decode pictures into shards."""
     from lmn_graph.training import preprocess as preprocessing
 
     names, rest = positional(rest)
@@ -32,6 +33,7 @@ def preprocess(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def tokenize(known: argparse.Namespace, rest: list[str]) -> int:
+    """Turn text into files of tokens."""
     from lmn_graph.data import resolve, write_tokens
     from lmn_graph.training.configuration import configure_call, describe_call
 
@@ -49,6 +51,7 @@ def tokenize(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def generate(known: argparse.Namespace, rest: list[str]) -> int:
+    """Text that a run's best model makes up, printed as it comes."""
     from lmn_graph.data import TextEncoder
     from lmn_graph.generate import generate as generated
     from lmn_graph.training import open_run

@@ -63,10 +63,16 @@ def holding(folder: Path, work: str) -> Iterator[None]:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file whole; it is on the disk when it takes its place."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        # by its number: Ctrl-C before the block of a file object would leave one open, and Python would say so
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

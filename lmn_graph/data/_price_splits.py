@@ -61,6 +61,11 @@ class _Series:
 
 
 def split(name: str, files: Iterable[Bars], options: Cutting) -> Splits:
+    """The windows of all files' bars, cut by their dates.
+
+    Raises:
+        ValueError: if no file is long enough for a row, or a part has none; of some files that are too short a warning says so.
+    """
     store, series, short = _Store(options.memory, len(FEATURES[options.features])), [], []
     warm, content = WARM_UP[options.features], hashlib.blake2b(digest_size=16)
     for bars in files:

@@ -112,6 +112,7 @@ class BarEncoder(Encoder):
 
 
 def too_short(path: Path, count: int, needed: int) -> ValueError:
+    """What is said of a file with fewer bars than a row takes."""
     return ValueError(f"{path}, line {count}: the file ends after {count} bars; a window takes {needed} bars without a longer gap")
 
 
