@@ -101,10 +101,12 @@ def reference_loop(rule, drive, steps, W):
 @pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
 @pytest.mark.parametrize("resources", [True, False], ids=["resources", "no resources"])
 @pytest.mark.parametrize("reset", ["none", "zero", "subtract"])
-def test_every_reset_equals_the_equations(some_graph, normal, reset, resources, detach):
+@pytest.mark.parametrize("compiled", ["never", "always"])
+def test_every_reset_equals_the_equations(some_graph, normal, reset, resources, detach, compiled):
     """Spikes, membranes, resources and the gradients of every parameter and of the drive, against a dense loop."""
     some_graph.edge_weight = None
     rule = SpikingSOC(some_graph, **LEARNED, reset=reset, resources=resources, detach_reset=detach, surrogate=Gaussian(0.5)).double()
+    rule.compile = compiled  # step after step, and in one loop
     perturb(rule, normal)
     n = rule.num_nodes
     drive = (0.5 + 0.3 * normal(3, n)).requires_grad_()
